@@ -63,7 +63,7 @@ def transport_constant(axes):
 
 
 def axis_cases(operator, cells=5):
-    """Every different case along one axis of `cells` coarse cells, the border included, by applying U C to unit vectors."""
+    """Every different case along one axis of `cells` coarse cells, the border included: U C applied to unit vectors."""
     n = 2 * cells
     unit = np.eye(n)
     response = np.stack(

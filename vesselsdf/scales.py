@@ -1,7 +1,7 @@
 """Grids, coarse-graining, prolongation and bounds: how a signed distance field is carried across scales.
 
-Strategy. Level ``l`` is a cell-centred grid of spacing ``h_l = 2**l * h_0``. An odd axis is padded by repeating its last
-value, so that level ``l + 1`` has ``ceil(n / 2)`` cells along it. Two operators tie the levels together:
+Strategy. Level ``l`` is a cell-centred grid of spacing ``h_l = 2**l * h_0``. An odd axis is padded by repeating its
+last value, so that level ``l + 1`` has ``ceil(n / 2)`` cells along it. Two operators tie the levels together:
 
 * coarse-graining ``C`` (`coarsen`), always named: ``mean``, ``min`` or ``sample``;
 * prolongation ``U`` (`prolong`), trilinear between cell centres. Its weights are convex, so it never expands the
@@ -11,30 +11,35 @@ value, so that level ``l + 1`` has ``ceil(n / 2)`` cells along it. Two operators
 
     |phi(x) - (U C phi)(x)| <= c(C) * h_{l+1}                                                            (1)
 
-with a constant ``c`` that depends on the operator alone (`REFINEMENT_CONSTANT`). *Proof.* ``U C phi`` at ``x`` is a sum
-``sum_j W_j phi(x_j)`` over fine voxels with ``sum_j W_j = 1``. For any coupling ``T >= 0`` that carries the positive part of
-``W - delta_x`` to its negative part, ``|phi(x) - sum_j W_j phi(x_j)| = |sum_ij T_ij (phi(x_i) - phi(x_j))| <= sum_ij T_ij
-|x_i - x_j|``, and the least such sum is attained by a 1-Lipschitz function (Kantorovich duality), so the constant is sharp.
+with a constant ``c`` that depends on the operator alone (`REFINEMENT_CONSTANT`). *Proof.* ``U C phi`` at ``x`` is a
+sum ``sum_j W_j phi(x_j)`` over fine voxels with ``sum_j W_j = 1``. For any coupling ``T >= 0`` that carries the
+positive part of ``W - delta_x`` to its negative part, ``|phi(x) - sum_j W_j phi(x_j)| = |sum_ij T_ij (phi(x_i) -
+phi(x_j))| <= sum_ij T_ij |x_i - x_j|``, and the least such sum is attained by a 1-Lipschitz function (Kantorovich
+duality), so the constant is sharp.
 
-* ``mean``: ``W`` is a product of (3/8, 3/8, 1/8, 1/8) at offsets (0, -1/2, 1/2, 1) ``h_{l+1}`` per axis. All weights are
-  positive, everything is carried to ``x``, and ``c = sum_j W_j |x_j - x| = 0.80077``.
-* ``sample``: the value at the coarse centre. It lies between fine voxels, so it is interpolated by the 4-point Lagrange
-  weights (-1, 9, 9, -1)/16 per axis, exact for cubics, where the mean of the children is only second-order. Some weights are
-  negative; the transport problem gives ``c = 0.88127`` inside the grid. The test solves it again, for every case at the border too.
-* ``min``: ``(U C phi)(x) = sum_n w_n min_{j in n} phi(x_j)`` over 8 coarse nodes ``n``, and each minimum differs from ``phi(x)`` by
-  at most the largest distance from ``x`` to a child of ``n``: ``c = sum_n w_n max_j |x_j - x| = 1.12005``, sharp for ``phi(y) = -|y - x|``.
-* Where coarse values are those of a known field at the coarse centres (``exact``), ``c = sum_n w_n |x_n - x| = 0.70602``.
+* ``mean``: ``W`` is a product of (3/8, 3/8, 1/8, 1/8) at offsets (0, -1/2, 1/2, 1) ``h_{l+1}`` per axis. All
+  weights are positive, everything is carried to ``x``, and ``c = sum_j W_j |x_j - x| = 0.80077``.
+* ``sample``: the value at the coarse centre. It lies between fine voxels, so it is interpolated by the 4-point
+  Lagrange weights (-1, 9, 9, -1)/16 per axis, exact for cubics, where the mean of the children is only second-order.
+  Some weights are negative; the transport problem gives ``c = 0.88127`` inside the grid. The test solves it again,
+  for every case at the border too.
+* ``min``: ``(U C phi)(x) = sum_n w_n min_{j in n} phi(x_j)`` over 8 coarse nodes ``n``, and each minimum differs from
+  ``phi(x)`` by at most the largest distance from ``x`` to a child of ``n``: ``c = sum_n w_n max_j |x_j - x| =
+  1.12005``, sharp for ``phi(y) = -|y - x|``.
+* Where coarse values are those of a known field at the coarse centres (``exact``), ``c = sum_n w_n |x_n - x|
+  = 0.70602``.
 
-At the border, clamped interpolation moves weight from a node outside to the nearest node inside, whose children are no
-farther from ``x``, so the constants of ``mean``, ``min`` and ``exact`` still hold; for ``sample`` the border is included in the constant.
+At the border, clamped interpolation moves weight from a node outside to the nearest node inside, whose children are
+no farther from ``x``, so the constants of ``mean``, ``min`` and ``exact`` still hold; for ``sample`` the border is
+included in the constant.
 
-**Several levels.** Since ``U`` does not expand, ``sup |phi_0 - U^l phi_l| <= b_1 + ... + b_l`` whenever ``sup |phi_k - U
-phi_{k+1}| <= b_{k+1}``, and with ``b_l = kappa h_l`` that sum is below ``2 kappa h_l``.
+**Several levels.** Since ``U`` does not expand, ``sup |phi_0 - U^l phi_l| <= b_1 + ... + b_l`` whenever ``sup |phi_k
+- U phi_{k+1}| <= b_{k+1}``, and with ``b_l = kappa h_l`` that sum is below ``2 kappa h_l``.
 
-**Activity.** A finer level that may move ``U phi_{l+1}`` by less than ``b_{l+1}`` cannot change the sign where ``|U phi_{l+1}| >=
-b_{l+1}``; only the other voxels are *active*. Between ``c h_{l+1}`` (all that a distance field can need) and ``b_{l+1}`` the activity
-falls linearly from one to zero, so that the refined field depends continuously on the coarse one: rounding errors are
-not amplified into a jump, and dense, tiled and sparse evaluation agree.
+**Activity.** A finer level that may move ``U phi_{l+1}`` by less than ``b_{l+1}`` cannot change the sign where ``|U
+phi_{l+1}| >= b_{l+1}``; only the other voxels are *active*. Between ``c h_{l+1}`` (all that a distance field can
+need) and ``b_{l+1}`` the activity falls linearly from one to zero, so that the refined field depends continuously on
+the coarse one: rounding errors are not amplified into a jump, and dense, tiled and sparse evaluation agree.
 """
 
 from typing import Any, Literal, get_args
@@ -156,10 +161,12 @@ def bounds(spacing: float, levels: int, kappa: float) -> list[float]:
 
 
 def activity(prolonged: Any, bound: float, needed: float) -> Any:
-    """Share of the bound that may be used at each voxel, in [0, 1], for a NumPy array or a torch tensor of ``U phi_{l+1}``.
+    """Share of the bound that may be used at each voxel, in [0, 1], for a NumPy array or a torch tensor of ``U
+    phi_{l+1}``.
 
-    One where ``|U phi| <= needed`` (``c h_{l+1}``: a distance field may change sign there), zero where ``|U phi| >= bound``
-    (``b_{l+1}``: nothing can), linear between. `bound` and `needed` in the unit of the field, ``needed < bound``.
+    One where ``|U phi| <= needed`` (``c h_{l+1}``: a distance field may change sign there), zero where ``|U phi| >=
+    bound`` (``b_{l+1}``: nothing can), linear between. `bound` and `needed` in the unit of the field, ``needed <
+    bound``.
     """
     return ((bound - abs(prolonged)) / (bound - needed)).clip(0, 1)
 
