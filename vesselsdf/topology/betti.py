@@ -4,10 +4,10 @@ All numbers are those of the union of the *closed* voxels (26-connected vessel, 
 volume padded by one background voxel, so that a vessel that leaves the box ends there and a full box is a ball.
 
 Strategy: the mask is packed to one bit per voxel. The Euler number is `V - E + F - C` of the cubical complex; a cell
-belongs to it when one of the voxels around it does, which is an OR of shifted words, and cells are counted by population count.
-Components come from the runs of voxels along z (few, where vessels are thin), joined where runs of neighbouring lines
-overlap. Background: the first and the last run of every line reach the padding, so only the runs between two vessel
-runs of a line have to be followed.
+belongs to it when one of the voxels around it does, which is an OR of shifted words, and population counts add
+them up. Components come from the runs of voxels along z (few, where vessels are thin), joined where runs of
+neighbouring lines overlap. Background: the first and the last run of every line reach the padding, so only the runs
+between two vessel runs of a line have to be followed.
 """
 
 import numpy as np
@@ -95,13 +95,13 @@ def components(mask: Shaped[np.ndarray, "..."]) -> tuple[Int32[np.ndarray, "..."
 
 
 def pack(mask: np.ndarray) -> UInt64[np.ndarray, "a b w"]:
-    """The lines of a mask as words of 64 voxels, lowest bit first, cropped in x and y to the vessel and padded by one line.
+    """The lines of a mask as words of 64 voxels, lowest bit first, cropped in x and y and padded by one line.
 
     A word holds at least one zero bit behind the last voxel of its line, so that lines never touch.
     """
     packed = np.packbits(mask, axis=-1, bitorder="little")
     count = mask.shape[2] // 64 + 1
-    used = packed.any(axis=2)
+    used = np.logical_or.reduce(packed, axis=2)
     rows, columns = np.flatnonzero(used.any(axis=1)), np.flatnonzero(used.any(axis=0))
     if rows.size == 0:
         return np.zeros((2, 2, count), np.uint64)
@@ -152,7 +152,7 @@ def runs(
 def overlaps(
     starts: np.ndarray, ends: np.ndarray, first: np.ndarray, last: np.ndarray
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
-    """Pairs (window, run) of all runs `[starts, ends)` that meet the windows `[first, last)`; runs sorted and disjoint."""
+    """Pairs (window, run) of the sorted disjoint runs `[starts, ends)` that meet the windows `[first, last)`."""
     low = np.searchsorted(ends, first, side="right")
     counts = np.searchsorted(starts, last, side="left") - low
     window = np.repeat(np.arange(first.size), counts)
