@@ -1,0 +1,373 @@
+"""Comparison of two centreline graphs: how much of the reference was found, where it was cut, and what was invented.
+
+Strategy: both graphs become points every quarter of the tolerance along their edges. A reference point and a predicted
+point are the same place if they lie within `max(tolerance, radius of the reference there)` of each other: a centreline
+that runs inside the reference vessel follows it, however thick the vessel is. Everything else is read off that
+correspondence: lengths, branches, junctions, paths, radii; and wherever one graph runs on and its image in the other
+graph jumps, there is a false split or merge.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import connected_components, dijkstra, maximum_bipartite_matching
+from scipy.spatial import cKDTree
+
+from vesselsdf.errors import InputError
+
+# ATM'22 (Zhang et al. 2023): a branch counts as detected when at least 80% of its centreline is.
+DETECTED_SHARE = 0.8
+# A jump is a detour of more than twice the length plus this many tolerances: a junction that only moved stays below it.
+DETOUR_SLACK = 6.0
+
+SHARES = (
+    "tree_length_detected",
+    "tree_length_precision",
+    "branches_detected",
+    "branches_precision",
+    "node_precision",
+    "node_recall",
+    "node_f1",
+    "terminals_reached",
+)
+COUNTS = ("false_splits", "false_merges")
+PLACES = ("missed", "invented", "false_splits", "false_merges", "terminals_lost")
+ERRORS = ("path_length_error", "centreline_error", "radius_error", "radius_bias")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A centreline graph as points along its branches; an isolated node is a branch of length zero."""
+
+    points: Float[np.ndarray, "n 3"]  # mm
+    radii: Float[np.ndarray, " n"]  # mm
+    weights: Float[np.ndarray, " n"]  # mm of centreline that each point stands for
+    branch: Int[np.ndarray, " n"]  # which branch a point lies on; points of a branch are consecutive
+    arc: Float[np.ndarray, " n"]  # mm along the branch from its first end
+    ends: Int[np.ndarray, "b 2"]  # the two end nodes of each branch, as positions in `nodes`
+    lengths: Float[np.ndarray, " b"]  # mm
+    nodes: tuple
+
+    @cached_property
+    def adjacency(self) -> csr_matrix:
+        """Length of the shortest branch between each two nodes."""
+        u, v = self.ends.min(axis=1), self.ends.max(axis=1)
+        shortest: dict[tuple[int, int], float] = {}
+        for a, b, length in zip(u.tolist(), v.tolist(), self.lengths.tolist(), strict=True):
+            if a != b:
+                # csgraph reads an explicit zero as "no edge".
+                shortest[a, b] = min(shortest.get((a, b), math.inf), max(length, 1e-9))
+        rows, columns = (np.array([pair[side] for pair in shortest], dtype=int) for side in (0, 1))
+        return csr_matrix((list(shortest.values()), (rows, columns)), shape=(len(self.nodes),) * 2)
+
+    @cached_property
+    def end_points(self) -> Int[np.ndarray, "b 2"]:
+        """The first and the last point of each branch."""
+        lasts = np.cumsum(np.bincount(self.branch, minlength=len(self.ends))) - 1
+        return np.stack([np.concatenate([[0], lasts[:-1] + 1]), lasts], axis=1)
+
+    @cached_property
+    def point_at(self) -> dict[int, int]:
+        """For each node (position in `nodes`) a point that lies on it."""
+        return dict(zip(self.ends.ravel().tolist(), self.end_points.ravel().tolist(), strict=True))
+
+    def geodesic(self, first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+        """Length (mm) of the shortest way along the graph from points `first` to `second`; inf where there is none."""
+        result = np.where(
+            self.branch[first] == self.branch[second], np.abs(self.arc[first] - self.arc[second]), np.inf
+        ).astype(float)
+        to_end = [np.stack([self.arc[k], self.lengths[self.branch[k]] - self.arc[k]], axis=1) for k in (first, second)]
+        sources = np.unique(self.ends[self.branch[first]])
+        for chunk in np.array_split(sources, max(1, math.ceil(len(sources) * len(self.nodes) / 2**22))):
+            if len(chunk) == 0:
+                continue
+            distances = dijkstra(self.adjacency, directed=False, indices=chunk)
+            for side in (0, 1):
+                source = self.ends[self.branch[first], side]
+                here = np.flatnonzero(np.isin(source, chunk))
+                row = np.searchsorted(chunk, source[here])
+                for other in (0, 1):
+                    target = self.ends[self.branch[second[here]], other]
+                    way = to_end[0][here, side] + distances[row, target] + to_end[1][here, other]
+                    result[here] = np.minimum(result[here], way)
+        return result
+
+
+@dataclass(frozen=True)
+class Link:
+    """For each point of one line the nearest point of the other."""
+
+    to: Int[np.ndarray, " n"]
+    distance: Float[np.ndarray, " n"]  # mm
+    reach: Float[np.ndarray, " n"]  # mm; within it the two points are the same place
+
+    @property
+    def found(self) -> Bool[np.ndarray, " n"]:
+        """Whether the point has a counterpart within reach."""
+        return self.distance <= self.reach
+
+
+def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance: float) -> dict:
+    """Compare two centreline graphs (see the module's docstring for "same place"); `tolerance` in mm, above 0.
+
+    Shares, 0 to 1, higher is better:
+    - `tree_length_detected`: length of the reference centreline that was found / its whole length (EXACT'09, Lo et al.
+      2012); `tree_length_precision`: the twin, predicted length that lies on the reference / all predicted length.
+    - `branches_detected`: branches of the reference of which at least 80% was found / all (ATM'22, Zhang et al. 2023);
+      `branches_precision`: the twin over predicted branches.
+    - `node_precision`, `node_recall`, `node_f1`: junctions and ends, matched one to one within reach (a largest
+      matching), each to its own kind.
+    - `terminals_reached`: reference terminals whose place is joined to the place of their root in the prediction.
+
+    Counts: `false_splits`, places where the reference runs on and the prediction does not (both sides found, and no way
+    between them, or one more than twice as long); `false_merges`, the same with the roles exchanged: bridges and
+    vessels that touch.
+
+    Errors: `path_length_error`, mean of |predicted / reference length - 1| over the paths from root to reached
+    terminals (share); `centreline_error`, mean distance of the found reference points to the predicted centreline (mm);
+    `radius_error` and `radius_bias`, mean absolute and mean signed difference of the radii there (mm).
+
+    Both graphs empty: shares 1, counts 0, errors 0. One empty: shares 0, counts 0, errors inf (bias NaN: it has no
+    sign). Nothing found: errors inf, bias NaN. Other NaN: node scores where neither graph has a junction or an end (two
+    rings); `terminals_reached` and `path_length_error` where the reference has no terminal.
+
+    `places` (mm): `missed` and `invented` branches (longest first, with the length concerned), `false_splits`,
+    `false_merges`, `terminals_lost`.
+    """
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise InputError(f"tolerance is {tolerance}; it must be a positive number of millimetres.")
+    p, r = sample(predicted, tolerance / 4), sample(reference, tolerance / 4)
+    if len(p.points) == 0 or len(r.points) == 0:
+        return _with_an_empty_graph(p, r)
+    link_r, link_p = _link(r, p, tolerance, reference=r), _link(p, r, tolerance, reference=r)
+    splits, merges = _jumps(r, p, link_r), _jumps(p, r, link_p)
+    paths, lost = _paths(reference, r, p, link_r)
+    return {
+        **_coverage(r, link_r, "tree_length_detected", "branches_detected"),
+        **_coverage(p, link_p, "tree_length_precision", "branches_precision"),
+        "false_splits": len(splits),
+        "false_merges": len(merges),
+        **_node_scores(predicted, reference, tolerance),
+        **paths,
+        **_radius_errors(r, p, link_r),
+        "places": {
+            "missed": _worst_branches(r, link_r),
+            "invented": _worst_branches(p, link_p),
+            "false_splits": [{"place": place} for place in splits.tolist()],
+            "false_merges": [{"place": place} for place in merges.tolist()],
+            "terminals_lost": [{"place": place} for place in lost],
+        },
+    }
+
+
+def sample(graph: nx.MultiGraph, step: float) -> Line:
+    """Points along the edges of a centreline graph, at most `step` mm apart, both ends of each edge included."""
+    nodes = tuple(graph.nodes)
+    position = {node: k for k, node in enumerate(nodes)}
+    lines, ends = [], []
+    for u, v, data in graph.edges(data=True):
+        start = data.get("start", u)
+        ends.append((position[start], position[v if start == u else u]))
+        lines.append(_resample(np.asarray(data["points"], float), np.asarray(data["radii"], float), step))
+    for node in nx.isolates(graph):
+        ends.append((position[node], position[node]))
+        data = graph.nodes[node]
+        lines.append((np.asarray(data["pos"], float)[None], np.array([float(data["radius"])]), np.zeros(1)))
+    counts = [len(line[2]) for line in lines]
+    weights = [_trapezoid(arc) for _, _, arc in lines]
+    return Line(
+        points=np.concatenate([line[0] for line in lines]) if lines else np.zeros((0, 3)),
+        radii=np.concatenate([line[1] for line in lines]) if lines else np.zeros(0),
+        weights=np.concatenate(weights) if lines else np.zeros(0),
+        branch=np.repeat(np.arange(len(lines)), counts),
+        arc=np.concatenate([line[2] for line in lines]) if lines else np.zeros(0),
+        ends=np.array(ends, dtype=int).reshape(-1, 2),
+        lengths=np.array([line[2][-1] for line in lines], dtype=float),
+        nodes=nodes,
+    )
+
+
+def _resample(points: np.ndarray, radii: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    arc = np.linspace(0.0, along[-1], max(2, math.ceil(along[-1] / step) + 1))
+    columns = [np.interp(arc, along, values) for values in (*points.T, radii)]
+    return np.stack(columns[:3], axis=1), columns[3], arc
+
+
+def _trapezoid(arc: np.ndarray) -> np.ndarray:
+    halves = np.diff(arc) / 2
+    return np.concatenate([halves, [0.0]]) + np.concatenate([[0.0], halves])
+
+
+def _link(line: Line, other: Line, tolerance: float, reference: Line) -> Link:
+    distance, to = cKDTree(other.points).query(line.points)
+    radii = line.radii if line is reference else other.radii[to]
+    return Link(to=to, distance=distance, reach=np.maximum(tolerance, radii))
+
+
+def _coverage(line: Line, link: Link, length_key: str, branch_key: str) -> dict[str, float]:
+    # Lone nodes have no length; where there is nothing else, each of them counts as one.
+    weights = line.weights if line.weights.sum() > 0 else np.ones_like(line.weights)
+    return {
+        length_key: float((weights * link.found).sum() / weights.sum()),
+        branch_key: float(np.mean(_branch_share(line, link) >= DETECTED_SHARE)),
+    }
+
+
+def _branch_share(line: Line, link: Link) -> np.ndarray:
+    weights = np.where(line.lengths[line.branch] > 0, line.weights, 1.0)
+    found = np.bincount(line.branch, weights * link.found, minlength=len(line.ends))
+    return found / np.bincount(line.branch, weights, minlength=len(line.ends))
+
+
+def _worst_branches(line: Line, link: Link, most: int = 10) -> list[dict]:
+    """Branches under the detected share, longest missing length first, each with its farthest place from the other line."""
+    share = _branch_share(line, link)
+    missing = (1 - share) * line.lengths
+    below = np.flatnonzero(share < DETECTED_SHARE)
+    worst = below[np.argsort(-missing[below], kind="stable")][:most]
+    places = []
+    for branch in worst.tolist():
+        on_it = np.flatnonzero(line.branch == branch)
+        place = line.points[on_it[np.argmax(link.distance[on_it])]].tolist()
+        places.append({"place": place, "length": float(missing[branch])})
+    return places
+
+
+def _jumps(of: Line, on: Line, link: Link) -> Float[np.ndarray, "j 3"]:
+    """Places (mm) where `of` runs on while its image in `on` is torn apart, each place once."""
+    k = np.flatnonzero(of.branch[:-1] == of.branch[1:])
+    found = link.found
+    both = k[found[k] & found[k + 1]]
+    both = both[link.to[both] != link.to[both + 1]]
+    allowed = 2 * (of.arc[both + 1] - of.arc[both]) + DETOUR_SLACK * link.reach[both]
+    torn = both[on.geodesic(link.to[both], link.to[both + 1]) > allowed]
+    direct = _distinct((of.points[torn] + of.points[torn + 1]) / 2, 2 * link.reach[torn])
+    return np.concatenate([direct, _torn_gaps(of, on, link, k)])
+
+
+def _distinct(places: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """One place of each cluster of places that lie within reach of each other."""
+    if len(places) < 2:
+        return places
+    pairs = cKDTree(places).query_pairs(float(reach.max()), output_type="ndarray")
+    near = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1) <= reach[pairs].max(axis=1)
+    pairs = pairs[near]
+    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(places),) * 2)
+    _, labels = connected_components(graph, directed=False)
+    return places[np.unique(labels, return_index=True)[1]]
+
+
+def _torn_gaps(of: Line, on: Line, link: Link, k: np.ndarray) -> np.ndarray:
+    """Places of gaps (pieces of `of` without counterpart) whose found borders are not joined in `on` by a like way."""
+    n, found = len(of.points), link.found
+    # Points at a node coincide, so they are all found or all not; the node is one more vertex that joins them.
+    rows = np.concatenate([k, of.end_points.ravel()])
+    columns = np.concatenate([k + 1, n + of.ends.ravel()])
+    node_found = np.array([found[of.point_at[node]] for node in range(len(of.nodes))], dtype=bool)
+    missing = ~np.concatenate([found, node_found])
+    inside = missing[rows] & missing[columns]
+    graph = coo_matrix((np.ones(inside.sum()), (rows[inside], columns[inside])), shape=(len(missing),) * 2)
+    _, piece = connected_components(graph, directed=False)
+
+    border = np.concatenate([np.stack([k, k + 1], 1), np.stack([k + 1, k], 1)])
+    border = border[~found[border[:, 0]] & found[border[:, 1]]]
+    places = []
+    for label in np.unique(piece[border[:, 0]]).tolist():
+        rim = np.unique(border[piece[border[:, 0]] == label, 1])
+        if len(rim) < 2:
+            continue
+        members = np.flatnonzero(missing[:n] & (piece[:n] == label))
+        allowed = 2 * (of.weights[members].sum() + 1e-9) + DETOUR_SLACK * float(link.reach[rim].max())
+        first, second = np.triu_indices(len(rim), 1)
+        joined = on.geodesic(link.to[rim[first]], link.to[rim[second]]) <= allowed
+        ties = coo_matrix((np.ones(joined.sum()), (first[joined], second[joined])), shape=(len(rim),) * 2)
+        parts, _ = connected_components(ties, directed=False)
+        middle = of.points[members].mean(axis=0)
+        nearest = members[np.argmin(np.linalg.norm(of.points[members] - middle, axis=1))]
+        places.extend([of.points[nearest]] * (parts - 1))
+    return np.array(places, dtype=float).reshape(-1, 3)
+
+
+def _node_scores(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance: float) -> dict[str, float]:
+    matched = in_predicted = in_reference = 0
+    for kind in ("terminal", "junction"):
+        (p, _), (r, radius) = _nodes_of(predicted, kind), _nodes_of(reference, kind)
+        in_predicted, in_reference = in_predicted + len(p), in_reference + len(r)
+        if len(p) and len(r):
+            near = cKDTree(p).query_ball_point(r, np.maximum(tolerance, radius))
+            rows = np.repeat(np.arange(len(r)), [len(hits) for hits in near])
+            columns = np.concatenate([np.asarray(hits, dtype=int) for hits in near])
+            graph = csr_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(len(r), len(p)))
+            matched += int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
+    total = in_predicted + in_reference
+    if total == 0:
+        return dict.fromkeys(("node_precision", "node_recall", "node_f1"), math.nan)
+    return {
+        "node_precision": matched / in_predicted if in_predicted else 0.0,
+        "node_recall": matched / in_reference if in_reference else 0.0,
+        "node_f1": 2 * matched / total,
+    }
+
+
+def _nodes_of(graph: nx.MultiGraph, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    chosen = [node for node, degree in graph.degree if (degree >= 3 if kind == "junction" else degree <= 1)]
+    points = np.array([graph.nodes[node]["pos"] for node in chosen], dtype=float).reshape(-1, 3)
+    return points, np.array([graph.nodes[node]["radius"] for node in chosen], dtype=float)
+
+
+def _paths(reference: nx.MultiGraph, r: Line, p: Line, link: Link) -> tuple[dict[str, float], list]:
+    """Scores of the paths from each component's root to its terminals, and the places (mm) of terminals not reached."""
+    position = {node: k for k, node in enumerate(r.nodes)}
+    roots, terminals = [], []
+    for component in nx.connected_components(reference):
+        ends = [node for node in component if reference.degree[node] == 1]
+        root = reference.graph.get("root")
+        if root not in component:
+            root = max(ends, key=lambda node: reference.nodes[node]["radius"], default=None)
+        if root is not None:
+            others = [r.point_at[position[node]] for node in ends if node != root]
+            terminals += others
+            roots += [r.point_at[position[root]]] * len(others)
+    if not terminals:
+        return {"terminals_reached": math.nan, "path_length_error": math.nan}, []
+    start, end = np.array(roots), np.array(terminals)
+    length = p.geodesic(link.to[start], link.to[end])
+    reached = link.found[start] & link.found[end] & np.isfinite(length)
+    expected = np.maximum(r.geodesic(start, end), 1e-9)
+    error = np.abs(length[reached] / expected[reached] - 1).mean() if reached.any() else math.inf
+    lost = r.points[end[~reached]].tolist()
+    return {"terminals_reached": float(reached.mean()), "path_length_error": float(error)}, lost
+
+
+def _radius_errors(r: Line, p: Line, link: Link) -> dict[str, float]:
+    weights = np.where(link.found, r.weights if r.weights.sum() > 0 else 1.0, 0.0)
+    if weights.sum() == 0:
+        return {"centreline_error": math.inf, "radius_error": math.inf, "radius_bias": math.nan}
+    difference = p.radii[link.to] - r.radii
+    return {
+        "centreline_error": float(np.average(link.distance, weights=weights)),
+        "radius_error": float(np.average(np.abs(difference), weights=weights)),
+        "radius_bias": float(np.average(difference, weights=weights)),
+    }
+
+
+def _with_an_empty_graph(p: Line, r: Line) -> dict:
+    both = len(p.points) == len(r.points) == 0
+    places: dict[str, list] = {key: [] for key in PLACES}
+    for key, line in (("missed", r), ("invented", p)):
+        n = len(line.points)
+        if n:
+            places[key] = _worst_branches(line, Link(np.zeros(n, int), np.full(n, np.inf), np.zeros(n)))
+    return {
+        **dict.fromkeys(SHARES, 1.0 if both else 0.0),
+        **dict.fromkeys(COUNTS, 0),
+        **dict.fromkeys(ERRORS, 0.0 if both else math.inf),
+        "radius_bias": 0.0 if both else math.nan,
+        "places": places,
+    }
