@@ -99,8 +99,9 @@ class VesselNet(nn.Module):
         features = self.context(features)
         return self.coarsest(features).float() * 2.0 ** (self.levels - 1), features
 
-    def prolonged(self, level: int, coarse: Tensor, shape: Sequence[int]) -> Tensor:
-        """``U phi_{l+1}`` on the grid of `level` with `shape`."""
+    @staticmethod
+    def prolonged(coarse: Tensor, shape: Sequence[int]) -> Tensor:
+        """``U phi_{l+1}`` on the next finer grid, cropped to its `shape`."""
         fine = F.interpolate(coarse, scale_factor=2, mode="trilinear", align_corners=False)
         return fine[..., : shape[0], : shape[1], : shape[2]]
 
@@ -109,12 +110,12 @@ class VesselNet(nn.Module):
         spacing = 2.0 ** (level + 1)
         return activity(prolonged, self.kappa * spacing, self.needed * spacing)
 
-    def refine(self, level: int, stem: Tensor, coarse: Tensor, parent: Tensor) -> tuple[Tensor, Tensor]:
+    def refine(self, level: int, stem: Tensor, base: Tensor, parent: Tensor) -> tuple[Tensor, Tensor]:
         """One bounded refinement: field and features of `level` from its stem features and the level above.
 
-        `stem`: (B, C, x, y, z); `coarse`: ``phi_{l+1}`` (B, 1, ...) in level-0 voxels; `parent`: features of level l+1.
+        `stem`: (B, C, x, y, z); `base`: ``U phi_{l+1}`` (B, 1, x, y, z) in level-0 voxels; `parent`: features of level
+        l+1, whose voxel (i, j, k) holds the voxels (2i, 2j, 2k) and on of this level.
         """
-        base = self.prolonged(level, coarse, stem.shape[2:])
         share = self.activity(level, base.detach())
         sites = Sites.where(share[:, 0] > 0)
         if len(sites) == 0:
@@ -137,7 +138,8 @@ class VesselNet(nn.Module):
         field, features = self.coarsest_field(stems[-1])
         fields = [field]
         for level in range(self.levels - 2, -1, -1):
-            field, features = self.refine(level, stems[level], field, features)
+            base = self.prolonged(field, stems[level].shape[2:])
+            field, features = self.refine(level, stems[level], base, features)
             fields.append(field)
         return [field * spacing for field in reversed(fields)]
 

@@ -1,0 +1,122 @@
+"""Losses on signed distance fields, all in voxels of level 0, averaged over the batch.
+
+Fields and targets are tensors (B, 1, X, Y, Z), negative inside the vessel. `h` is the spacing of the level in level-0
+voxels (2**level).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BAND = 3.0
+"""Half-width of the band around the wall in which distances are learned, in units of the level's spacing."""
+
+# Width of the transition of the soft mask sigmoid(-phi / SOFTNESS), in voxels: at 0.5 a vessel of one voxel radius
+# has a soft value of 0.88 on its centreline, while the wall is still sharp enough to separate neighbours two voxels
+# apart.
+SOFTNESS = 0.5
+
+
+def distance_loss(field: Tensor, target: Tensor, h: float) -> Tensor:
+    """Huber loss of the distance in units of `h`, within the band of either field.
+
+    Both are clipped to the band, so that only its own side matters for what lies beyond.
+    """
+    field, target = (field / h).clamp(-BAND, BAND), (target / h).clamp(-BAND, BAND)
+    near = ((field.abs() < BAND) | (target.abs() < BAND)).float()
+    error = F.smooth_l1_loss(field, target, beta=0.25, reduction="none")
+    return (error * near).sum() / near.sum().clamp(min=1.0)
+
+
+def gradient(field: Tensor) -> Tensor:
+    """Central differences (B, 3, X-2, Y-2, Z-2) of the inner voxels; dimensionless for a field in voxels."""
+    inner = slice(1, -1)
+    return (
+        torch.cat(
+            [
+                field[..., 2:, inner, inner] - field[..., :-2, inner, inner],
+                field[..., inner, 2:, inner] - field[..., inner, :-2, inner],
+                field[..., inner, inner, 2:] - field[..., inner, inner, :-2],
+            ],
+            dim=1,
+        )
+        / 2
+    )
+
+
+def eikonal_loss(field: Tensor, target: Tensor) -> Tensor:
+    """Mean of ``(|grad phi| - 1)^2`` on the wall's neighbourhood (Gropp et al. 2020, eq. 2).
+
+    Restricted to ``0.5 < |target| < 2`` voxels: on the medial axis of thin vessels central differences vanish for an
+    exact distance field as well.
+    """
+    inner = target[..., 1:-1, 1:-1, 1:-1].abs()
+    near = ((inner > 0.5) & (inner < 2.0)).float()
+    norm = (gradient(field).square().sum(1, keepdim=True) + 1e-6).sqrt()
+    return ((norm - 1).square() * near).sum() / near.sum().clamp(min=1.0)
+
+
+def adaptive_gaussian_loss(field: Tensor, width: float = 1.5) -> Tensor:
+    """Adaptive Gaussian regulariser (VesselSDF, 2025): smooth far from the wall, sharp near it.
+
+    Mean of ``(1 - exp(-phi^2 / (2 width^2))) (phi - G * phi)^2`` with a small Gaussian ``G`` (weights 1/4, 1/2, 1/4
+    per axis), within the band; the weight does not pass gradients, so that the wall cannot flee from it.
+    """
+    band = field.clamp(-BAND, BAND)
+    smooth = band
+    for axis in (2, 3, 4):
+        n = smooth.shape[axis]
+        middle = smooth.narrow(axis, 1, n - 2)
+        smooth = middle / 2 + (smooth.narrow(axis, 0, n - 2) + smooth.narrow(axis, 2, n - 2)) / 4
+    inner = band[..., 1:-1, 1:-1, 1:-1]
+    weight = 1 - torch.exp(-inner.detach().square() / (2 * width**2))
+    return (weight * (inner - smooth).square()).mean()
+
+
+def soft_mask(field: Tensor) -> Tensor:
+    """Soft occupancy in (0, 1): one half on the wall."""
+    return torch.sigmoid(-field / SOFTNESS)
+
+
+def overlap_loss(field: Tensor, target: Tensor) -> Tensor:
+    """One less the soft Dice of the zero sets (Milletari et al. 2016), per case; in [0, 1]."""
+    p, g = soft_mask(field).flatten(1), soft_mask(target).flatten(1)
+    return 1 - ((2 * (p * g).sum(1) + 1) / (p.sum(1) + g.sum(1) + 1)).mean()
+
+
+def centreline_loss(field: Tensor, target: Tensor, skeleton: Tensor) -> Tensor:
+    """One less the soft clDice of the zero sets (Shit et al. 2021, eq. 1 to 3); in [0, 1].
+
+    `skeleton`: (B, 1, X, Y, Z) the exact skeleton of the true vessel, 0 or 1. The prediction's soft skeleton needs no
+    iterated pooling: the ridge of a distance field is where its gradient vanishes, so ``soft_mask * (1 - |grad
+    phi|)_+`` serves, with the ridge factor held constant in the gradient.
+    """
+    inner = (slice(None), slice(None), *[slice(1, -1)] * 3)
+    mask, truth = soft_mask(field), soft_mask(target)
+    sensitivity = ((mask * skeleton).flatten(1).sum(1) + 1) / (skeleton.flatten(1).sum(1) + 1)
+    ridge = (1 - gradient(field.detach()).square().sum(1, keepdim=True).sqrt()).clamp(min=0)
+    soft_skeleton = mask[inner] * ridge
+    precision = ((soft_skeleton * truth[inner]).flatten(1).sum(1) + 1) / (soft_skeleton.flatten(1).sum(1) + 1)
+    return 1 - (2 * precision * sensitivity / (precision + sensitivity)).mean()
+
+
+def total_loss(fields: list[Tensor], targets: list[Tensor], skeleton: Tensor, weights) -> dict[str, Tensor]:
+    """All terms and their weighted sum under the key `total`.
+
+    `fields`, `targets`: one (B, 1, x, y, z) per level, finest first, in level-0 voxels; `weights`:
+    `config.LossSettings`.
+    """
+    terms = {
+        f"distance_{level}": weights.distance * distance_loss(field, target, 2.0**level)
+        for level, (field, target) in enumerate(zip(fields, targets, strict=True))
+    }
+    finest, truth = fields[0], targets[0]
+    if weights.eikonal:
+        terms["eikonal"] = weights.eikonal * eikonal_loss(finest, truth)
+    if weights.gaussian:
+        terms["gaussian"] = weights.gaussian * adaptive_gaussian_loss(finest)
+    if weights.centreline:
+        terms["centreline"] = weights.centreline * centreline_loss(finest, truth, skeleton)
+    if weights.overlap:
+        terms["overlap"] = weights.overlap * overlap_loss(finest, truth)
+    return {"total": torch.stack(list(terms.values())).sum(), **terms}

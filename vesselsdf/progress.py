@@ -1,0 +1,29 @@
+"""Progress bars: off in the library, switched on by the command line."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+_shown: ContextVar[bool] = ContextVar("progress_shown", default=False)
+Item = TypeVar("Item")
+
+
+@contextmanager
+def shown(on: bool = True) -> Iterator[None]:
+    """Show progress bars (on standard error) within the block."""
+    token = _shown.set(on)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
+def track(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it", initial: int = 0):
+    """Iterate over `items` behind a progress bar that leaves no line when it ends; returns the `tqdm` bar."""
+    from tqdm import tqdm
+
+    return tqdm(
+        items, desc=description, total=total, unit=unit, initial=initial, leave=False, disable=not _shown.get(),
+        dynamic_ncols=True,
+    )  # fmt: skip
