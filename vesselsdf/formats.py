@@ -5,10 +5,10 @@ stream if need be, before any array is allocated: common libraries return zeros 
 allocate whatever a damaged header claims.
 """
 
-import bz2
 import logging
-import zlib
-from collections.abc import Callable, Iterator
+import math
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,12 @@ import numpy as np
 
 from vesselsdf.errors import InputError
 from vesselsdf.files import atomic_path
-from vesselsdf.volume import Volume
+from vesselsdf.streams import check_compressed, check_size, inflate
+from vesselsdf.volume import Volume, check_shape
 
 log = logging.getLogger(__name__)
 
 Spacing = tuple[float, float, float] | None
-CHUNK = 1 << 22
-# ITK's world is LPS, ours is RAS: the first two axes change sign.
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def suffix_of(path: Path) -> str:
@@ -37,7 +35,7 @@ def suffix_of(path: Path) -> str:
 
 
 def read(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
-    """Stored voxels in (x, y, z) order (possibly with more axes) and affine to RAS mm, not yet checked further."""
+    """Stored voxels in (x, y, z) order and affine to RAS mm, not yet checked further."""
     if path.is_dir():
         from vesselsdf.dicom import read_series
 
@@ -61,65 +59,6 @@ def read(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
 def _refuse_spacing(path: Path, spacing: Spacing) -> None:
     if spacing is not None:
         raise InputError(f"{path} carries its own voxel spacing: leave out --spacing, or correct the header")
-
-
-# --- sizes -----------------------------------------------------------------------------------------------------------
-
-
-def inflate(path: Path, offset: int, kind: str) -> Iterator[bytes]:
-    """Decompressed pieces of at most `CHUNK` bytes of a "gzip", "zlib" or "bzip2" stream; `InputError` if damaged."""
-    make: Callable[[], Any] = {
-        "gzip": lambda: zlib.decompressobj(31),
-        "zlib": lambda: zlib.decompressobj(15),
-        "bzip2": bz2.BZ2Decompressor,
-    }[kind]
-    magic = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}.get(kind, b"")
-    stream = make()
-    with open(path, "rb") as file:
-        file.seek(offset)
-        pending = b""
-        while True:
-            if stream.eof:
-                rest = (stream.unused_data or pending) or file.read(CHUNK)
-                if not magic or not rest.startswith(magic):
-                    return  # padding after the stream is none of our business
-                stream, pending = make(), rest
-            try:
-                piece = stream.decompress(pending, CHUNK)
-            except (zlib.error, OSError, EOFError) as error:
-                raise InputError(f"{path} is damaged ({error}): copy or download it again") from error
-            pending = getattr(stream, "unconsumed_tail", b"")
-            if piece:
-                yield piece
-            elif not stream.eof and not pending and getattr(stream, "needs_input", True):
-                pending = file.read(CHUNK)
-                if not pending:
-                    raise InputError(f"{path} is truncated: its compressed data stop early; copy or download it again")
-
-
-def check_size(path: Path, claimed: int, held: int) -> None:
-    """Raise `InputError` if the header claims more bytes than the file holds."""
-    if held < claimed:
-        raise InputError(
-            f"{path} is truncated or its header is wrong: the header claims {claimed} bytes, the file holds {held}; "
-            "copy or download it again"
-        )
-
-
-def _check_compressed(path: Path, offset: int, kind: str, claimed: int) -> None:
-    """Count what a compressed stream holds, keeping nothing; gives up early where the claim cannot be true."""
-    size = path.stat().st_size - offset
-    if kind != "bzip2" and claimed > 1040 * size + CHUNK:  # deflate packs at most 1032 : 1
-        raise InputError(
-            f"{path} is truncated or its header is wrong: the header claims {claimed} bytes, more than {size} "
-            "compressed bytes can hold; copy or download it again"
-        )
-    if kind == "gzip":
-        with open(path, "rb") as file:
-            file.seek(-4, 2)
-            if int.from_bytes(file.read(4), "little") == claimed % 2**32:
-                return  # the trailer of a whole file says what the header says; decompression verifies it
-    check_size(path, claimed, sum(len(piece) for piece in inflate(path, offset, kind)))
 
 
 # --- NIfTI -----------------------------------------------------------------------------------------------------------
@@ -147,10 +86,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         start = file.read(540)
     packed = start.startswith(b"\x1f\x8b")
     header = _nifti_header(path, next(inflate(path, 0, "gzip"), b"") if packed else start)
-    shape = tuple(int(n) for n in header.get_data_shape())
+    shape = check_shape(tuple(int(n) for n in header.get_data_shape()), str(path))
     dtype = header.get_data_dtype()
-    if min(shape, default=0) < 1:
-        raise InputError(f"{path}: the header field dim claims the shape {shape}: convert the scan again")
     if dtype.kind not in "buif":
         raise InputError(f"{path} has voxels of type {dtype}: convert it to one channel of real numbers first")
     offset = float(header["vox_offset"])
@@ -158,12 +95,10 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not 0 <= offset < 2**40:
         raise InputError(f"{path}: the header field vox_offset is {offset}: convert the scan again")
     first = max(int(offset), least)
-    count = 1
-    for n in shape:  # exact integers: a damaged header can overflow numpy's
-        count *= n
+    count = math.prod(shape)
     claimed = first + count * dtype.itemsize
     if packed:
-        _check_compressed(path, 0, "gzip", claimed)
+        check_compressed(path, 0, "gzip", claimed)
     else:
         check_size(path, claimed, path.stat().st_size)
     raw = _fill(path, np.empty(count, dtype), first, packed)
@@ -203,7 +138,7 @@ def _fill(path: Path, array: np.ndarray, first: int, packed: bool) -> np.ndarray
 def _write_nifti(volume: Volume, path: Path) -> None:
     import nibabel
 
-    array = _storable(volume.array)
+    array = storable(volume.array)
     if array.dtype.itemsize == 8 and array.dtype.kind in "ui":
         # Few viewers read 64-bit integers.
         array = array.astype(np.int32 if np.abs(array).max(initial=0) < 2**31 else np.float64)
@@ -211,20 +146,130 @@ def _write_nifti(volume: Volume, path: Path) -> None:
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=1)
     image.set_qform(volume.affine, code=1)
-    if path.suffix.lower() != ".gz" and path.suffix.lower() != ".nii":
-        raise InputError(f"{path} has an unknown suffix: use .nii.gz")
     with atomic_path(path) as temporary:
         nibabel.save(image, temporary)
 
 
-def _storable(array: np.ndarray) -> np.ndarray:
+def storable(array: np.ndarray) -> np.ndarray:
+    """`array` in a type that file formats know: bool as uint8, float16 as float32."""
     if array.dtype == np.bool_:
         return array.view(np.uint8)
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-READERS: dict[str, Callable[[Path], Any]] = {".nii.gz": _read_nifti, ".nii": _read_nifti}
-WRITERS: dict[str, Callable[[Volume, Path], None]] = {".nii.gz": _write_nifti, ".nii": _write_nifti}
+# --- arrays without geometry -----------------------------------------------------------------------------------------
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)  # compares the size, allocates nothing
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} is damaged, truncated or not a plain array ({error}): save it again") from error
+    return np.array(stored.reshape(check_shape(stored.shape, str(path))))
+
+
+def _read_tiff(path: Path) -> np.ndarray:
+    """Pages are z, rows y, columns x."""
+    import tifffile
+
+    pages = _count_pages(path)
+    try:
+        with tifffile.TiffFile(path) as stack:
+            if len(stack.series) != 1:
+                raise InputError(f"{path} holds {len(stack.series)} images of different shapes: save one stack only")
+            series = stack.series[0]
+            if any(n > 1 for axis, n in zip(series.axes, series.shape, strict=True) if axis in "SCT"):
+                raise InputError(
+                    f"{path} has the axes {series.axes} of {series.shape}: extract one channel and one time point first"
+                )
+            shape = check_shape(tuple(n for n in series.shape if n > 1)[::-1], str(path))
+            held = path.stat().st_size
+            if series.dataoffset is not None:
+                check_size(path, series.dataoffset + series.nbytes, held)
+            elif len(stack.pages) != pages:
+                raise InputError(f"{path} has {pages} pages, but only {len(stack.pages)} can be read: save it again")
+            for page in stack.pages if series.dataoffset is None else []:
+                ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+                check_size(path, max(ends, default=0), held)
+            try:
+                array = series.asarray()
+            except ValueError as error:
+                if "imagecodecs" not in str(error):
+                    raise
+                array = _read_tiff_by_itk(path)
+    except (tifffile.TiffFileError, ValueError, TypeError, KeyError, IndexError, OSError) as error:
+        raise InputError(f"{path} is damaged or not a TIFF stack ({error}): save it again") from error
+    return array.reshape(shape[::-1]).T
+
+
+def _read_tiff_by_itk(path: Path) -> np.ndarray:
+    """LZW and its like, for which tifffile needs a further package, while SimpleITK carries them."""
+    import SimpleITK
+
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be decompressed: save it without compression") from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{path} holds colours: convert it to one channel first")
+    return SimpleITK.GetArrayFromImage(image)
+
+
+def _count_pages(path: Path) -> int:
+    """Follow the chain of page directories; a broken chain is how a truncated TIFF loses slices unnoticed."""
+    held = path.stat().st_size
+    damaged = InputError(f"{path} is truncated or no TIFF file: its page directories are broken; copy it again")
+    with open(path, "rb") as file:
+        start = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(start[:2])
+        if order is None or len(start) < 16:
+            raise damaged
+        (version,) = struct.unpack(order + "H", start[2:4])
+        if version not in (42, 43):
+            raise damaged
+        count_type, entry, pointer = (order + "H", 12, order + "I") if version == 42 else (order + "Q", 20, order + "Q")
+        (offset,) = struct.unpack_from(pointer, start, 4 if version == 42 else 8)
+        seen: set[int] = set()
+        while offset:
+            if offset in seen or offset + struct.calcsize(count_type) > held:
+                raise damaged
+            seen.add(offset)
+            file.seek(offset)
+            (entries,) = struct.unpack(count_type, file.read(struct.calcsize(count_type)))
+            file.seek(entries * entry, 1)
+            following = file.read(struct.calcsize(pointer))
+            if len(following) < struct.calcsize(pointer):
+                raise damaged
+            (offset,) = struct.unpack(pointer, following)
+    return len(seen)
+
+
+def _lazily(name: str) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        from vesselsdf import itk
+
+        return getattr(itk, name)(*arguments)
+
+    return call
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".nii.gz": _read_nifti,
+    ".nii": _read_nifti,
+    ".nrrd": _lazily("read_nrrd"),
+    ".nhdr": _lazily("read_nrrd"),
+    ".mha": _lazily("read_meta"),
+    ".mhd": _lazily("read_meta"),
+    ".tif": _read_tiff,
+    ".tiff": _read_tiff,
+    ".npy": _read_npy,
+}
+WRITERS: dict[str, Callable[[Volume, Path], None]] = {
+    ".nii.gz": _write_nifti,
+    ".nii": _write_nifti,
+    ".nrrd": _lazily("write_itk"),
+    ".mha": _lazily("write_itk"),
+}
 
 
 def write(volume: Volume, path: Path) -> None:

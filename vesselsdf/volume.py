@@ -111,12 +111,6 @@ def read_volume(path: str | Path, spacing: tuple[float, float, float] | None = N
     if not path.exists():
         raise InputError(f"{path} does not exist: check the path")
     array, affine = read(path, spacing)
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim != 3 or min(array.shape) < 2:
-        raise InputError(
-            f"{path} holds an array of shape {array.shape}, which is not a 3D volume: extract a single 3D volume first"
-        )
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise InputError(f"{path} has voxels of type {array.dtype}: convert it to one channel of real numbers first")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -131,6 +125,20 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     from vesselsdf.formats import write
 
     write(volume, Path(path))
+
+
+def check_shape(shape: tuple[int, ...], name: str) -> tuple[int, int, int]:
+    """The three axes of a volume's `shape`, trailing ones of length 1 dropped; `InputError` if it is none.
+
+    >>> check_shape((64, 64, 20, 1), "scan.nii")
+    (64, 64, 20)
+    """
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or min(shape) < 2:
+        raise InputError(f"{name} holds an array of shape {shape}, which is not a 3D volume: extract one volume first")
+    x, y, z = shape
+    return x, y, z
 
 
 def _check_geometry(affine: np.ndarray, name: str) -> None:
