@@ -1,0 +1,129 @@
+"""Checkpoints: one safetensors file with a JSON header, so that reading one never executes anything.
+
+A *model* holds the averaged weights and, in its header, the configuration and the preprocessing: all that a
+reconstruction needs. A *training state* holds everything that the next step depends on. Each is one file, written to
+a temporary name and renamed: a kill at any moment leaves the one before.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vesselsdf import __version__
+from vesselsdf.config import NetworkSettings, RunConfig
+from vesselsdf.errors import InputError, RunError
+from vesselsdf.files import atomic_path
+from vesselsdf.network import VesselNet
+from vesselsdf.preprocessing import Preprocessing
+from vesselsdf.scales import REFINEMENT_CONSTANT
+
+HEADER = "vesselsdf"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network (in evaluation mode) with what it was trained by and what it expects."""
+
+    network: VesselNet
+    config: RunConfig
+    preprocessing: Preprocessing
+
+
+def build_network(settings: NetworkSettings) -> VesselNet:
+    """An untrained network of the configured shape."""
+    needed = REFINEMENT_CONSTANT[settings.operator]
+    return VesselNet(levels=settings.levels, width=settings.width, kappa=settings.kappa, needed=needed)
+
+
+def save_model(
+    path: Path, weights: dict[str, Tensor], config: RunConfig, preprocessing: Preprocessing, steps: int
+) -> None:
+    """Write a model; `steps` is the number of optimisation steps it has seen."""
+    header = {
+        "version": __version__,
+        "steps": steps,
+        "config": config.model_dump(mode="json"),
+        "preprocessing": preprocessing.model_dump(mode="json"),
+    }
+    _save(path, weights, header)
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
+    """Read a model; `InputError` if the file is missing, damaged, or no model of this package."""
+    tensors, header = _load(Path(path))
+    try:
+        config = RunConfig.model_validate(header["config"])
+        preprocessing = Preprocessing.model_validate(header["preprocessing"])
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} is not a model of this package (its header lacks or has odd settings).") from error
+    network = build_network(config.network)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"The weights in {path} do not fit the network its header describes; it is damaged."
+        ) from error
+    return Model(network.to(device).eval(), config, preprocessing)
+
+
+def save_state(
+    path: Path, step: int, weights: dict, average: dict, optimizer: torch.optim.Optimizer, config: RunConfig
+):
+    """Write all that the next training step depends on, after `step` steps."""
+    moments = optimizer.state_dict()["state"]
+    tensors = {f"weights.{key}": value for key, value in weights.items()}
+    tensors |= {f"average.{key}": value for key, value in average.items()}
+    tensors |= {f"moments.{index}.{key}": value for index, kept in moments.items() for key, value in kept.items()}
+    _save(path, tensors, {"step": step, "config": config.model_dump(mode="json")})
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What `save_state` wrote."""
+
+    step: int
+    config: dict
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+    moments: dict[int, dict[str, Tensor]]
+
+
+def load_state(path: Path) -> TrainingState:
+    """Read a training state; `RunError` if it is damaged."""
+    try:
+        tensors, header = _load(path)
+        groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "moments": {}}
+        for key, tensor in tensors.items():
+            group, name = key.split(".", 1)
+            groups[group][name] = tensor
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in groups["moments"].items():
+            index, name = key.split(".", 1)
+            moments.setdefault(int(index), {})[name] = tensor
+        return TrainingState(header["step"], header["config"], groups["weights"], groups["average"], moments)
+    except (InputError, KeyError, ValueError) as error:
+        raise RunError(f"The checkpoint {path} is damaged; remove it to start again from step 0.") from error
+
+
+def _save(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
+    from safetensors.torch import save_file
+
+    contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(contiguous, temporary, metadata={HEADER: json.dumps(header)})
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"No checkpoint at {path}; give the model.safetensors that `vesselsdf train` wrote.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+            return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a readable checkpoint of this package; it may be truncated.") from error

@@ -1,0 +1,65 @@
+"""From a volume to what the network sees: one code path for training and inference, stored in every checkpoint."""
+
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float, Num
+from pydantic import BaseModel, ConfigDict, Field
+
+from vesselsdf.volume import Volume, isotropic
+
+# Voxels darker than this occur in CT alone (air is -1000 HU): such a volume is taken to be in Hounsfield units.
+AIR = -500.0
+SOFT_TISSUE = (-100.0, 500.0)
+# Enough voxels for a quantile to be good to a part in a thousand.
+STATISTICS_SAMPLE = 1_000_000
+
+
+class Preprocessing(BaseModel):
+    """How a volume is brought to the working grid and scale."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spacing: Annotated[float, Field(gt=0)] | None = None
+    """Edge of the isotropic working voxels, mm; None: the finest voxel edge of the volume."""
+    window: tuple[float, float] | None = None
+    """Intensities mapped to -1 and 1; None: a soft-tissue window for CT in HU, else robust statistics."""
+    threshold: float = 0.0
+    """The network's value, in working voxels, that is taken to be the vessel wall; chosen on validation cases."""
+
+    def working_spacing(self, volume: Volume) -> float:
+        """Edge of the working voxels for `volume`, mm."""
+        return self.spacing or float(min(volume.spacing))
+
+    def working_volume(self, volume: Volume) -> Volume:
+        """The normalised image on the isotropic working grid, float32."""
+        grid = isotropic(volume, self.working_spacing(volume))
+        return grid.with_array(normalise(grid.array, self.window))
+
+
+def normalise(image: Num[np.ndarray, "x y z"], window: tuple[float, float] | None) -> Float[np.ndarray, "x y z"]:
+    """Intensities on a scale of order one, float32.
+
+    With a window (lower, upper): linear, lower to -1 and upper to 1, clipped at -2 and 3. Without: for CT (some
+    voxels below -500) the window (-100, 500) HU; otherwise ``arcsinh((v - median) / s)``, where the median and half
+    the range ``s`` between the 10% and 90% quantiles are taken over voxels above the minimum, so that a zeroed or
+    padded background does not count. The arcsinh is linear near the tissue and keeps the order of the brightest
+    voxels without letting them dominate.
+    """
+    image = image.astype(np.float32, copy=False)
+    if window is None and image.min() < AIR:
+        window = SOFT_TISSUE
+    if window is not None:
+        lower, upper = window
+        return np.clip((image - lower) * np.float32(2 / (upper - lower)) - 1, -2, 3)
+    low, median, high = np.quantile(_foreground_sample(image), [0.1, 0.5, 0.9])
+    return np.arcsinh((image - np.float32(median)) * np.float32(2 / max(high - low, 1e-6)))
+
+
+def _foreground_sample(image: np.ndarray) -> np.ndarray:
+    # A prime stride, so that the sample does not run along planes of the grid.
+    stride = max(1, image.size // STATISTICS_SAMPLE)
+    while stride > 1 and any(size % stride == 0 for size in image.shape):
+        stride += 1
+    sample = image.ravel()[::stride]
+    return sample[sample > image.min()] if image.max() > image.min() else sample

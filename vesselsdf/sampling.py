@@ -1,0 +1,147 @@
+"""Training patches: cases prepared once on disk, patches drawn as a pure function of (seed, step, rank).
+
+Strategy. Preparing a case (working grid, distance field, skeleton) costs seconds, drawing a patch from it must cost
+milliseconds: so prepared cases lie as `.npy` files that are memory-mapped, and a run that is resumed finds them
+there. Since a draw depends on nothing but its three numbers, a resumed run sees the patches that the undisturbed one
+would have seen.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from vesselsdf.distance import signed_distance
+from vesselsdf.errors import InputError
+from vesselsdf.preprocessing import Preprocessing
+from vesselsdf.topology.thinning import thin
+from vesselsdf.volume import Volume, check_image, check_same_grid, isotropic
+
+# Share of the patches centred near a vessel's centreline; the others lie anywhere, so that background is learned too.
+CENTRED = 0.7
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A training case on the working grid.
+
+    `image`: (X, Y, Z) float16, normalised; `sdf`: (X, Y, Z) float16, voxels, clipped; `skeleton`: (n, 3) voxel indices.
+    """
+
+    name: str
+    image: np.ndarray
+    sdf: np.ndarray
+    skeleton: Int[np.ndarray, "n 3"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches: `image` and `sdf` (B, 1, p, p, p) float32 (sdf in voxels), `skeleton` the same shape, 0 or 1."""
+
+    image: Float[np.ndarray, "b 1 p p p"]
+    sdf: Float[np.ndarray, "b 1 p p p"]
+    skeleton: Float[np.ndarray, "b 1 p p p"]
+
+
+def prepare(
+    folder: Path,
+    name: str,
+    image: Volume,
+    vessel: Bool[np.ndarray, "x y z"] | Volume,
+    settings: Preprocessing,
+    reach: float,
+) -> PreparedCase:
+    """Bring one case to the working grid and keep it under `folder`; an earlier preparation there is reused.
+
+    `vessel`: the label as a mask on the image's grid, or an exact SDF (`Volume`, mm). `reach`: distances are clipped
+    there, voxels.
+    """
+    target = folder / name
+    if not target.is_dir():
+        grid = settings.working_volume(image)
+        spacing = settings.working_spacing(image)
+        field = _working_field(image, vessel, name, spacing).array / np.float32(spacing)
+        skeleton = np.argwhere(thin(field <= 0, field)).astype(np.int32)
+        _save_folder(
+            target,
+            image=grid.array.astype(np.float16),
+            sdf=np.clip(field, -reach, reach).astype(np.float16),
+            skeleton=skeleton,
+        )
+    arrays = {key: np.load(target / f"{key}.npy", mmap_mode="r") for key in ("image", "sdf", "skeleton")}
+    return PreparedCase(name, arrays["image"], arrays["sdf"], np.asarray(arrays["skeleton"]))
+
+
+def _working_field(image: Volume, vessel: np.ndarray | Volume, name: str, spacing: float) -> Volume:
+    check_image(image, name)
+    if isinstance(vessel, Volume):
+        check_same_grid(image, vessel, (f"the image of {name}", "its distance field"))
+        field = vessel
+    else:
+        if not vessel.any():
+            raise InputError(f"The label of {name} holds no vessel voxel; leave the case out or check the vessel ids.")
+        if vessel.all():
+            raise InputError(f"The label of {name} is vessel everywhere; leave the case out or check the vessel ids.")
+        field = image.with_array(signed_distance(vessel, image.spacing))
+    return isotropic(field, spacing)
+
+
+def _save_folder(target: Path, **arrays: np.ndarray) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    try:
+        for key, array in arrays.items():
+            np.save(temporary / f"{key}.npy", array)
+        os.replace(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def draw(cases: Sequence[PreparedCase], size: int, batch: int, seed: int, step: int, rank: int = 0) -> Batch:
+    """`batch` augmented patches of edge `size`, a pure function of its arguments."""
+    generator = np.random.default_rng([seed, step, rank])
+    patches = [_draw_one(cases[generator.integers(len(cases))], size, generator) for _ in range(batch)]
+    image, sdf, skeleton = (np.stack(part)[:, None] for part in zip(*patches, strict=True))
+    return Batch(image, sdf, skeleton)
+
+
+def _draw_one(case: PreparedCase, size: int, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+    shape = np.array(case.image.shape)
+    free = np.maximum(shape - size, 0)
+    if generator.random() < CENTRED and len(case.skeleton):
+        centre = case.skeleton[generator.integers(len(case.skeleton))] + generator.integers(
+            -size // 4, size // 4 + 1, 3
+        )
+        start = np.clip(centre - size // 2, 0, free)
+    else:
+        start = generator.integers(0, free + 1)
+    window = tuple(slice(s, s + size) for s in start)
+    image, sdf = case.image[window].astype(np.float32), case.sdf[window].astype(np.float32)
+    skeleton = np.zeros(image.shape, np.float32)
+    inside = case.skeleton - start
+    inside = inside[((inside >= 0) & (inside < image.shape)).all(axis=1)]
+    skeleton[tuple(inside.T)] = 1
+    short = [(0, size - n) for n in image.shape]
+    patches = [
+        np.pad(part, short, mode=mode) for part, mode in ((image, "edge"), (sdf, "edge"), (skeleton, "constant"))
+    ]
+    axes, flips = generator.permutation(3), generator.random(3) < 0.5
+    turned = [np.ascontiguousarray(np.flip(part.transpose(axes), np.flatnonzero(flips))) for part in patches]
+    turned[0] = vary_intensity(turned[0], generator)
+    return tuple(turned)
+
+
+def vary_intensity(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Random contrast, brightness and noise on the normalised scale: scanners differ by that much."""
+    gain, offset = generator.uniform(0.8, 1.25), generator.normal(0, 0.15)
+    noise = generator.uniform(0, 0.15) * (generator.random() < 0.3)
+    image = image * np.float32(gain) + np.float32(offset)
+    if noise:
+        image = image + generator.standard_normal(image.shape, dtype=np.float32) * np.float32(noise)
+    return image

@@ -1,0 +1,210 @@
+"""Training: one loop that reads from top to bottom, killed and resumed without a trace.
+
+Everything a step depends on is in the checkpoint or is a function of the step: the patches (`sampling.draw`), the
+learning rate (`learning_rate`), the weights, their average and the optimiser's moments. So a run that is killed at
+any moment and started again ends with the weights of the undisturbed run, bit for bit (on the same machine and number
+of threads).
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vesselsdf.checkpoint import build_network, load_state, save_model, save_state
+from vesselsdf.config import RunConfig
+from vesselsdf.errors import InputError, RunError
+from vesselsdf.files import write_text
+from vesselsdf.losses import total_loss
+from vesselsdf.network import VesselNet
+from vesselsdf.preprocessing import Preprocessing
+from vesselsdf.progress import track
+from vesselsdf.sampling import Batch, PreparedCase, draw
+from vesselsdf.scales import pyramid
+
+log = logging.getLogger(__name__)
+
+WARM_UP = 0.05
+FINAL_RATE = 0.01
+
+Validate = Callable[[VesselNet], dict[str, float]]
+
+
+def fit(
+    config: RunConfig,
+    cases: Sequence[PreparedCase],
+    folder: Path,
+    preprocessing: Preprocessing,
+    validate: Validate | None = None,
+) -> VesselNet:
+    """Train on `cases`, resuming from `folder` if it holds a checkpoint; returns the network with averaged weights.
+
+    Writes `state.safetensors` (to resume), `model.safetensors` (to reconstruct), `metrics.jsonl` and TensorBoard
+    events to `folder`. `validate` is called with the averaged network every `validate_every` steps and its figures
+    are logged.
+    """
+    settings = config.training
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(settings.seed)
+    network = build_network(config.network).to(device)
+    average = {key: value.clone() for key, value in network.state_dict().items()}
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+    )
+    start = _resume(folder / "state.safetensors", config, network, average, optimizer)
+    journal = Journal(folder, start)
+
+    with ThreadPoolExecutor(1) as ahead:
+
+        def patches(step: int):
+            return ahead.submit(draw, cases, settings.patch, settings.batch, settings.seed, step)
+
+        upcoming = patches(start) if start < settings.steps else None
+        bar = track(range(start, settings.steps), "train", settings.steps, "step", initial=start)
+        for step in bar:
+            batch = upcoming.result()
+            upcoming = patches(step + 1) if step + 1 < settings.steps else None
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, settings.steps, settings.learning_rate)
+            network.train()
+            losses = _loss(network, batch, config, device)
+            optimizer.zero_grad(set_to_none=False)
+            losses["total"].backward()
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_norm)
+            _require_finite(losses["total"], norm, step, folder)
+            optimizer.step()
+            _update_average(average, network.state_dict(), settings.average, step)
+
+            done = step + 1
+            figures = {f"loss/{key}": value.item() for key, value in losses.items()}
+            journal.write(done, figures | {"rate": optimizer.param_groups[0]["lr"]})
+            bar.set_postfix(loss=f"{figures['loss/total']:.3f}")
+            if done % settings.checkpoint_every == 0 or done == settings.steps:
+                save_model(folder / "model.safetensors", average, config, preprocessing, done)
+                save_state(folder / "state.safetensors", done, network.state_dict(), average, optimizer, config)
+            if validate and (done % settings.validate_every == 0 and done != settings.steps):
+                journal.write(done, validate(_averaged(config, average, device)))
+    journal.close()
+    return _averaged(config, average, device)
+
+
+def learning_rate(step: int, steps: int, highest: float) -> float:
+    """Linear warm-up over the first 5% of the steps, then a cosine down to 1% of the highest rate."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return highest * (step + 1) / warm
+    progress = (step - warm) / max(1, steps - warm)
+    return highest * (FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def _loss(network: VesselNet, batch: Batch, config: RunConfig, device: torch.device) -> dict[str, Tensor]:
+    image = torch.from_numpy(batch.image).to(device)
+    targets = [torch.from_numpy(level).to(device) for level in _target_pyramid(batch, config)]
+    # bf16 pays on a GPU; on the CPUs tried it gained nothing on channels-last convolutions this thin.
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        fields = network(image)
+    return total_loss(fields, targets, torch.from_numpy(batch.skeleton).to(device), config.loss)
+
+
+def _target_pyramid(batch: Batch, config: RunConfig) -> list[np.ndarray]:
+    """Coarse-grained targets per level, (B, 1, x, y, z) in level-0 voxels."""
+    levels = [pyramid(sdf[0], config.network.levels, config.network.operator) for sdf in batch.sdf]
+    return [np.stack(fields)[:, None] for fields in zip(*levels, strict=True)]
+
+
+def _resume(path: Path, config: RunConfig, network: VesselNet, average: dict, optimizer: torch.optim.Optimizer) -> int:
+    if not path.is_file():
+        return 0
+    state = load_state(path)
+    if state.config != config.model_dump(mode="json"):
+        changed = _first_difference(state.config, config.model_dump(mode="json"))
+        raise InputError(
+            f"{path.parent} holds a run with another configuration ({changed}); choose another --output, or remove it."
+        )
+    network.load_state_dict(state.weights)
+    for key, value in state.average.items():
+        average[key].copy_(value)
+    saved = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state.moments, "param_groups": saved["param_groups"]})
+    log.info("Resumed %s at step %d.", path.parent, state.step)
+    return state.step
+
+
+def _first_difference(old: dict, new: dict, prefix: str = "") -> str:
+    for key in new:
+        if isinstance(new[key], dict) and isinstance(old.get(key), dict):
+            if old[key] != new[key]:
+                return _first_difference(old[key], new[key], f"{prefix}{key}.")
+        elif old.get(key) != new[key]:
+            return f"{prefix}{key} was {old.get(key)}, now {new[key]}"
+    return "a setting was removed"
+
+
+def _require_finite(loss: Tensor, norm: Tensor, step: int, folder: Path) -> None:
+    if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        raise RunError(
+            f"The loss became {loss.item()} at step {step + 1}; the last good checkpoint is in {folder}: start again "
+            "with a smaller --training.learning-rate and another --output."
+        )
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], weights: dict[str, Tensor], decay: float, step: int) -> None:
+    # The ramp lets the average forget the random start (as in TensorFlow's ExponentialMovingAverage).
+    decay = min(decay, (1 + step) / (10 + step))
+    for key, value in weights.items():
+        if value.is_floating_point():
+            average[key].lerp_(value, 1 - decay)
+        else:
+            average[key].copy_(value)
+
+
+def _averaged(config: RunConfig, average: dict[str, Tensor], device: torch.device) -> VesselNet:
+    network = build_network(config.network).to(device)
+    network.load_state_dict(average)
+    return network.eval()
+
+
+class Journal:
+    """`metrics.jsonl` and TensorBoard events of a run; lines beyond the step resumed from are dropped."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        if self.path.is_file():
+            whole = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= start]
+            write_text(self.path, "".join(f"{line}\n" for line in whole))
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self.began = time.monotonic()
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """Append one line: the step, seconds since the process began, and the figures."""
+        line = {"step": step, "seconds": round(time.monotonic() - self.began, 2), **figures}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        for key, value in figures.items():
+            if math.isfinite(value):
+                self.board.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        """Finish both files."""
+        self.file.close()
+        self.board.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line cut short by a kill
