@@ -1,0 +1,115 @@
+"""Simple points: which voxels can be removed from a set of voxels without any change of topology (26/6).
+
+Strategy: the 3x3x3 neighbourhood of a voxel is one 27-bit number, and a whole array of them is decided at once by
+bit-parallel arithmetic. `Voxels` keeps, for each position, the 9 bits of its (y, z) plane, so that a neighbourhood
+costs three reads, and a removed voxel nine writes.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt32
+
+CENTRE = np.uint32(1 << 13)
+ALL = np.uint32((1 << 27) - 1)
+
+
+def positions(condition) -> np.uint32:
+    """The bits (x + 1) * 9 + (y + 1) * 3 + (z + 1) of all neighbours x, y, z in {-1, 0, 1} that meet a condition."""
+    cube = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
+    return np.uint32(sum(1 << bit for bit, offset in enumerate(cube) if condition(*offset)))
+
+
+FACES, EDGES, CORNERS = (positions(lambda *p, n=n: sum(map(abs, p)) == n) for n in (1, 2, 3))
+# Per axis: bit distance, positions that may move up, positions that may move down, positions in the middle.
+AXES = tuple(
+    (
+        np.uint32(step),
+        positions(lambda *p, a=axis: p[a] < 1),
+        positions(lambda *p, a=axis: p[a] > -1),
+        positions(lambda *p, a=axis: p[a] == 0),
+    )
+    for axis, step in enumerate((9, 3, 1))
+)
+
+
+def simple(codes: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Whether the centre voxel of each neighbourhood is simple for the (26, 6) pair.
+
+    Let `K` be the part of the centre's surface that its vessel neighbours cover. The voxel is simple when `K` is
+    contractible: the union of closed voxels then retracts onto what is left without the voxel. `K` is a union of closed
+    faces, edges and corners of a cube's surface, a sphere: it is contractible exactly when it is connected and
+    `V - E + F = 1`. That is the criterion of Bertrand and Malandain (1994): one 26-component of vessel, and one
+    6-component of background in the 18-neighbourhood that touches the centre.
+
+    >>> line = positions(lambda x, y, z: y == z == 0)
+    >>> simple(np.array([line & ~positions(lambda x, y, z: x < 0), line])).tolist()
+    [True, False]
+    """
+    neighbours = codes & ~CENTRE
+    result = euler_of_contact(neighbours) == 1
+    candidates = np.flatnonzero(result)
+    result[candidates] = connected(neighbours[candidates])
+    return result
+
+
+def euler_of_contact(neighbours: UInt32[np.ndarray, " n"]) -> np.ndarray:
+    """Euler number of the part of the centre's surface that the neighbours cover, int8.
+
+    A corner of the centre stands at the position of the neighbour that shares only it, and so on; a face neighbour
+    covers its face with the edges and corners of that face, so cells spread from the middle of each axis outwards.
+    """
+    cells = neighbours.copy()
+    for step, _, _, middle in AXES:
+        inner = cells & middle
+        cells |= inner << step
+        cells |= inner >> step
+
+    def count(kind: np.uint32) -> np.ndarray:
+        return np.bitwise_count(cells & kind).astype(np.int8)
+
+    return count(CORNERS) - count(EDGES) + count(FACES)
+
+
+def connected(neighbours: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Whether the neighbours of each centre form one 26-component: a flood from the lowest bit reaches all of them."""
+    reached = neighbours & (~neighbours + np.uint32(1))
+    while True:
+        grown = reached.copy()
+        for step, up, down, _ in AXES:
+            moved = (grown & up) << step
+            moved |= (grown & down) >> step
+            grown |= moved
+        grown &= neighbours
+        if np.array_equal(grown, reached):
+            return reached == neighbours
+        reached = grown
+
+
+class Voxels:
+    """A set of voxels in a padded box that tells the neighbourhoods of its members and from which members are removed.
+
+    `shape` is that of the padded box; members are flat indices (C order) that keep off its outermost layer.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], members: Int64[np.ndarray, " n"]):
+        self.x_step = shape[1] * shape[2]
+        self.offsets = [
+            (y * shape[2] + z, np.uint16(1 << bit))
+            for bit, (y, z) in enumerate((y, z) for y in (-1, 0, 1) for z in (-1, 0, 1))
+        ]
+        self.planes = np.zeros(shape[0] * self.x_step, np.uint16)
+        for offset, bit in self.offsets:
+            self.planes[members - offset] |= bit
+
+    def neighbourhoods(self, voxels: Int64[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
+        """The 27-bit neighbourhood of each voxel, itself included."""
+        codes = self.planes[voxels + self.x_step].astype(np.uint32)
+        codes <<= np.uint32(9)
+        codes |= self.planes[voxels]
+        codes <<= np.uint32(9)
+        codes |= self.planes[voxels - self.x_step]
+        return codes
+
+    def remove(self, voxels: Int64[np.ndarray, " n"]) -> None:
+        """Take distinct members out of the set."""
+        for offset, bit in self.offsets:
+            self.planes[voxels - offset] &= ~bit
