@@ -54,10 +54,10 @@ def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None 
 
 
 def collapse(mask: Bool[np.ndarray, "x y z"], keep: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """A small subset of `mask` that contains `keep`, such that both inclusions are homotopy equivalences onto `mask`.
+    """A small set of voxels between `keep` and `mask` onto which `mask` retracts.
 
-    Simple voxels outside `keep` are removed until there are none; ends of branches are not spared. The inclusion of the
-    result into `mask` is a homotopy equivalence relative to `keep`.
+    keep: a subset of `mask`, both (X, Y, Z). Simple voxels outside it are removed until there are none; ends of branches
+    are not spared. The inclusion of the result into `mask` is a homotopy equivalence that fixes `keep`.
 
     >>> bar = np.ones((2, 2, 9), bool)
     >>> int(collapse(bar, np.zeros_like(bar)).sum())
