@@ -56,12 +56,20 @@ def _header(path: Path) -> Slice | None:
     try:
         # Pixels stay on disk: only their place and length are wanted.
         header = pydicom.dcmread(path, defer_size=1024, specific_tags=TAGS)
-    except InvalidDicomError:
+    except InvalidDicomError as error:
+        if path.suffix.lower() in (".dcm", ".ima") or path.stat().st_size == 0:
+            raise InputError(f"{path} is no DICOM file or is truncated: copy or export it again") from error
         log.debug("%s is not a DICOM file: left out", path)
         return None
     except Exception as error:  # pydicom raises many kinds for a damaged header
         raise InputError(f"{path} has a damaged DICOM header ({error}): copy or export it again") from error
+    kind = header.file_meta.get("MediaStorageSOPClassUID")
     if "Rows" not in header:
+        # Reports, plans and the like may stay; what could be the rest of a slice may not vanish silently.
+        if kind is None or kind.name == kind or "Image Storage" in kind.name:
+            raise InputError(
+                f"{path} is truncated or no image (no Rows): copy it again, or remove it if it is no slice"
+            )
         log.debug("%s holds no image: left out", path)
         return None
     if int(header.get("NumberOfFrames") or 1) > 1:
@@ -182,19 +190,10 @@ def _check_steps(folder: Path, slices: list[Slice], steps: np.ndarray) -> None:
 
 def _pixels(slices: list[Slice]) -> np.ndarray:
     """Rescaled voxels: an integer type if slope and intercept are whole numbers in every slice, else float32."""
-    import SimpleITK
-
     whole = all(float(value).is_integer() for one in slices for value in one.rescale)
     array: np.ndarray | None = None
     for k, one in enumerate(slices):
-        reader = SimpleITK.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(one.path))
-        try:
-            plane = SimpleITK.GetArrayFromImage(reader.Execute()).reshape(one.size[::-1])
-        except (RuntimeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [""])[-1]
-            raise InputError(f"{one.path} cannot be decoded ({reason}): copy or export it again") from error
+        plane = _decode(one)
         if array is None:
             array = np.empty((len(slices), *plane.shape), plane.dtype if whole else np.float32)
         elif whole and not np.can_cast(plane.dtype, array.dtype):
@@ -202,3 +201,27 @@ def _pixels(slices: list[Slice]) -> np.ndarray:
         array[k] = plane
     assert array is not None
     return array.T
+
+
+def _decode(one: Slice) -> np.ndarray:
+    """Rescaled pixels (rows, columns): by GDCM, which knows every usual compression, else by pydicom."""
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(one.path))
+    try:
+        return SimpleITK.GetArrayFromImage(reader.Execute()).reshape(one.size[::-1])
+    except (RuntimeError, ValueError) as error:
+        log.debug("%s: GDCM failed (%s), trying pydicom", one.path, error)
+    import pydicom
+
+    try:
+        stored = pydicom.dcmread(one.path).pixel_array.reshape(one.size[::-1])
+    except Exception as error:  # whatever the decoders for pydicom raise
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(f"{one.path} cannot be decoded ({reason}): copy or export it again") from error
+    slope, intercept = one.rescale
+    if slope.is_integer() and intercept.is_integer():
+        return stored.astype(np.int32) * int(slope) + int(intercept)
+    return stored * slope + intercept

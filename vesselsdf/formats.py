@@ -21,7 +21,7 @@ from vesselsdf.volume import Volume, check_shape
 
 log = logging.getLogger(__name__)
 
-Spacing = tuple[float, float, float] | None
+Spacing = tuple[float | int, float | int, float | int] | None
 
 
 def suffix_of(path: Path) -> str:

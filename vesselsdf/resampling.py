@@ -17,7 +17,7 @@ def regrid(
     index_map: Float[np.ndarray, "4 4"],
     shape: tuple[int, int, int],
     order: int = 1,
-    fill: float | None = None,
+    fill: float | int | None = None,
     widths: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> np.ndarray:
     """Values of `array` (X, Y, Z) on a grid of `shape`, whose voxel index `index_map` takes to indices of `array`.

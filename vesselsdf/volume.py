@@ -96,7 +96,7 @@ def affine_fault(affine: np.ndarray) -> str | None:
     return None
 
 
-def read_volume(path: str | Path, spacing: tuple[float, float, float] | None = None) -> Volume:
+def read_volume(path: str | Path, spacing: tuple[float | int, float | int, float | int] | None = None) -> Volume:
     """Read a volume and check that it can be trusted.
 
     path: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .tif, .tiff, .npy, or a folder with one DICOM series.
@@ -282,7 +282,7 @@ def resample(
     target_shape: tuple[int, int, int],
     target_affine: np.ndarray,
     order: int = 1,
-    fill: float | None = None,
+    fill: float | int | None = None,
 ) -> Volume:
     """`volume` at the voxel centres of another grid, however that lies: rotated, flipped, permuted, shifted.
 
@@ -305,7 +305,7 @@ def resample(
     return Volume(regrid(volume.array, index_map, target_shape, order, fill), target)
 
 
-def isotropic(volume: Volume, spacing: float) -> Volume:
+def isotropic(volume: Volume, spacing: float | int) -> Volume:
     """`volume` on cubic voxels of edge `spacing` mm along the same axes, as float32 (float64 stays float64).
 
     The outer corner of voxel (0, 0, 0) stays where it is, and the grid covers the whole box: at the far end it may
