@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vesselsdf"
 
 # Each module may import those above it. A folder's name stands for all its modules that are not listed by themselves.
 ORDER = """
-    errors files progress streams resampling
+    errors files progress streams resampling marching
     volume itk dicom formats
     distance scales
     topology.betti
@@ -22,10 +22,10 @@ ORDER = """
     topology
     losses
     skeleton centring graph graph_files
-    marching mesh
+    mesh
     surface_distance overlap comparison metrics
-    checkpoint data sampling inference training
-    report api cli
+    checkpoint data sources sampling inference training
+    report reconstruction evaluation api cli
 """.split()  # noqa: SIM905 (rows that belong together are easier to keep in order than a list of one name a line)
 
 # A module and its own backend, which is imported only when a file of its kind is met.

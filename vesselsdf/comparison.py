@@ -226,7 +226,7 @@ def _branch_share(line: Line, link: Link) -> np.ndarray:
 
 
 def _worst_branches(line: Line, link: Link, most: int = 10) -> list[dict]:
-    """Branches under the detected share, longest missing length first, each with its farthest place from the other line."""
+    """Branches under the detected share, longest missing length first, each with its place farthest from the other."""
     share = _branch_share(line, link)
     missing = (1 - share) * line.lengths
     below = np.flatnonzero(share < DETECTED_SHARE)
@@ -247,8 +247,9 @@ def _jumps(of: Line, on: Line, link: Link) -> Float[np.ndarray, "j 3"]:
     both = both[link.to[both] != link.to[both + 1]]
     allowed = 2 * (of.arc[both + 1] - of.arc[both]) + DETOUR_SLACK * link.reach[both]
     torn = both[on.geodesic(link.to[both], link.to[both + 1]) > allowed]
-    direct = _distinct((of.points[torn] + of.points[torn + 1]) / 2, 2 * link.reach[torn])
-    return np.concatenate([direct, _torn_gaps(of, on, link, k)])
+    gaps, reach = _torn_gaps(of, on, link, k)
+    places = np.concatenate([(of.points[torn] + of.points[torn + 1]) / 2, gaps])
+    return _distinct(places, 2 * np.concatenate([link.reach[torn], reach]))
 
 
 def _distinct(places: np.ndarray, reach: np.ndarray) -> np.ndarray:
@@ -263,8 +264,8 @@ def _distinct(places: np.ndarray, reach: np.ndarray) -> np.ndarray:
     return places[np.unique(labels, return_index=True)[1]]
 
 
-def _torn_gaps(of: Line, on: Line, link: Link, k: np.ndarray) -> np.ndarray:
-    """Places of gaps (pieces of `of` without counterpart) whose found borders are not joined in `on` by a like way."""
+def _torn_gaps(of: Line, on: Line, link: Link, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gaps (pieces of `of` without counterpart) whose found borders no like way in `on` joins: places and reaches."""
     n, found = len(of.points), link.found
     # Points at a node coincide, so they are all found or all not; the node is one more vertex that joins them.
     rows = np.concatenate([k, of.end_points.ravel()])
@@ -277,21 +278,24 @@ def _torn_gaps(of: Line, on: Line, link: Link, k: np.ndarray) -> np.ndarray:
 
     border = np.concatenate([np.stack([k, k + 1], 1), np.stack([k + 1, k], 1)])
     border = border[~found[border[:, 0]] & found[border[:, 1]]]
-    places = []
+    places, reaches = [], []
     for label in np.unique(piece[border[:, 0]]).tolist():
         rim = np.unique(border[piece[border[:, 0]] == label, 1])
         if len(rim) < 2:
             continue
         members = np.flatnonzero(missing[:n] & (piece[:n] == label))
-        allowed = 2 * (of.weights[members].sum() + 1e-9) + DETOUR_SLACK * float(link.reach[rim].max())
+        reach = float(link.reach[rim].max())
+        allowed = 2 * of.weights[members].sum() + DETOUR_SLACK * reach
         first, second = np.triu_indices(len(rim), 1)
         joined = on.geodesic(link.to[rim[first]], link.to[rim[second]]) <= allowed
         ties = coo_matrix((np.ones(joined.sum()), (first[joined], second[joined])), shape=(len(rim),) * 2)
         parts, _ = connected_components(ties, directed=False)
         middle = of.points[members].mean(axis=0)
         nearest = members[np.argmin(np.linalg.norm(of.points[members] - middle, axis=1))]
-        places.extend([of.points[nearest]] * (parts - 1))
-    return np.array(places, dtype=float).reshape(-1, 3)
+        if parts > 1:
+            places.append(of.points[nearest])
+            reaches.append(reach)
+    return np.array(places, dtype=float).reshape(-1, 3), np.array(reaches, dtype=float)
 
 
 def _node_scores(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance: float) -> dict[str, float]:
@@ -325,10 +329,11 @@ def _paths(reference: nx.MultiGraph, r: Line, p: Line, link: Link) -> tuple[dict
     """Scores of the paths from each component's root to its terminals, and the places (mm) of terminals not reached."""
     position = {node: k for k, node in enumerate(r.nodes)}
     roots, terminals = [], []
+    known = reference.graph.get("roots", [reference.graph.get("root")])
     for component in nx.connected_components(reference):
         ends = [node for node in component if reference.degree[node] == 1]
-        root = reference.graph.get("root")
-        if root not in component:
+        root = next((node for node in known if node in component), None)
+        if root is None:
             root = max(ends, key=lambda node: reference.nodes[node]["radius"], default=None)
         if root is not None:
             others = [r.point_at[position[node]] for node in ends if node != root]
