@@ -95,7 +95,7 @@ def ball(field: Field, point: Float[np.ndarray, "3"]) -> tuple[Float[np.ndarray,
     """Centre and radius of the ball that best explains the field around `point`: as `section`, in 3D."""
     outward = np.array([d for d in np.ndindex(3, 3, 3) if d != (1, 1, 1)]) - 1.0
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-    centre, radius = point, max(float(-field(point)), 0.0)
+    centre, radius = point, max(float(-field(point[None])[0]), 0.0)
     for _ in range(ROUNDS):
         rho = max(RING * radius, field.voxel)
         bias = ((1 - outward**2) @ field.spacing**2) / (12 * rho)
