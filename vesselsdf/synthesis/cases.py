@@ -1,0 +1,126 @@
+"""Synthetic cases: an image with its exact label, distance field and graph, drawn from one seed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Float
+
+from vesselsdf.distance import tube_distance
+from vesselsdf.synthesis.scanner import scan, thick_affine
+from vesselsdf.synthesis.trees import grow_tree
+from vesselsdf.volume import Volume, write_volume
+
+
+@dataclass(frozen=True)
+class SyntheticCase:
+    """One case: `image` (float32; coarser along z if its slices are thick), `label` (uint8), `sdf` (float32 mm), `graph`."""
+
+    image: Volume
+    label: Volume
+    sdf: Volume
+    graph: nx.MultiGraph
+    modality: str
+    seed: int
+
+
+def synthetic_case(
+    seed: int,
+    shape: tuple[int, int, int] = (128, 128, 128),
+    spacing: tuple[float, float, float] = (0.6, 0.6, 0.6),
+    modality: str = "ct",
+    loops: int | None = None,
+    branches: int | None = None,
+    band: float | None = None,
+    slices: int = 1,
+    oblique: bool = True,
+    terminal_radius: tuple[float, float] | None = None,
+    trees: int = 1,
+) -> SyntheticCase:
+    """A synthetic scan with everything known about it; the same arguments give the same case.
+
+    Args:
+        seed: decides the tree, the scan and the orientation.
+        shape: voxels of label and field.
+        spacing: their edge lengths, mm.
+        modality: "ct", "mr" or "microscopy".
+        loops: anastomoses; None draws 0 to 3.
+        branches: edges of the graph to aim for; None draws sparse to crowded trees.
+        band: mm beyond which the field is clipped; None: exact everywhere.
+        slices: voxel layers per slice of the image.
+        oblique: rotate and flip the grid at random, as scanners do, instead of a diagonal affine.
+        terminal_radius: range of the radius of the ends in voxels; None draws thin, mixed or thick trees.
+        trees: separate trees in the box.
+
+    Raises:
+        InputError, RunError: as `grow_tree` and `scan`.
+    """
+    generator = np.random.default_rng([seed, 1])
+    if loops is None:
+        loops = int(generator.integers(0, 4))
+    if branches is None:
+        size = float(np.prod(shape) ** (1 / 3))
+        branches = max(int(2 * 23 * (size / 128) ** 1.9 * generator.uniform(0.6, 1.8)), 6 + 3 * loops)
+    if terminal_radius is None:
+        thin = float(generator.choice([0.9, 1.0, 1.0, 1.2, 1.6]))
+        terminal_radius = (thin, min(thin * generator.uniform(1.1, 1.6), min(shape) / 16))
+    graph = grow_tree(
+        seed,
+        shape,
+        spacing,
+        loops,
+        branches,
+        murray=generator.uniform(2.5, 3.2),
+        terminal_radius=terminal_radius,
+        tortuosity=generator.uniform(0.015, 0.05),
+        trees=trees,
+    )
+    affine = grid_affine(shape, spacing, generator if oblique else None)
+    graph = transformed(graph, affine @ np.diag([*(1 / np.asarray(spacing)), 1.0]))
+    field = tube_distance(graph, shape, affine, band)
+    image = scan(field, spacing, modality, generator, slices)
+    label = (field <= 0).astype(np.uint8)
+    return SyntheticCase(
+        Volume(image, thick_affine(affine, slices)), Volume(label, affine), Volume(field, affine), graph, modality, seed
+    )
+
+
+def grid_affine(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], generator: np.random.Generator | None
+) -> Float[np.ndarray, "4 4"]:
+    """Affine with the grid's centre near the origin; a generator tilts it by some degrees and flips or permutes axes."""
+    axes = np.eye(3)
+    if generator is not None:
+        angles = np.deg2rad(generator.uniform(-15, 15, 3))
+        for a, angle in enumerate(angles):
+            turn = np.eye(3)
+            b, c = (a + 1) % 3, (a + 2) % 3
+            turn[[b, b, c, c], [b, c, b, c]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+            axes = axes @ turn
+        axes = axes[:, generator.permutation(3)] * generator.choice([-1.0, 1.0], 3)
+    affine = np.eye(4)
+    affine[:3, :3] = axes * np.asarray(spacing)
+    affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
+    return affine
+
+
+def transformed(graph: nx.MultiGraph, matrix: Float[np.ndarray, "4 4"]) -> nx.MultiGraph:
+    """A copy of a tube graph with all positions mapped by a rigid motion (rotation, reflection, shift); radii stay."""
+    moved = graph.copy()
+    for _, node in moved.nodes(data=True):
+        node["pos"] = matrix[:3, :3] @ node["pos"] + matrix[:3, 3]
+    for *_, edge in moved.edges(data=True):
+        edge["points"] = edge["points"] @ matrix[:3, :3].T + matrix[:3, 3]
+    return moved
+
+
+def write_case(case: SyntheticCase, folder: str | Path, name: str) -> list[Path]:
+    """Write `images/NAME.nii.gz`, `labels/NAME.nii.gz` and `sdf/NAME.nii.gz`; returns the paths. Graphs: `graph_files`."""
+    written = []
+    for kind, volume in (("images", case.image), ("labels", case.label), ("sdf", case.sdf)):
+        path = Path(folder) / kind / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_volume(volume, path)
+        written.append(path)
+    return written

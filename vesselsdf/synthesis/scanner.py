@@ -1,0 +1,252 @@
+"""Turn a signed distance field of vessels into what a CT, MR or two-photon scanner would show of it.
+
+Strategy: every voxel is a mixture of vessel, tissue and distractors by partial volume; tissue, organs, bone and
+brightness are thresholded or plain smooth random fields (cubic splines of random coefficients, cheap at any size);
+then point spread, thick slices and the noise of the modality. All draws come from one generator.
+"""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32
+from scipy.interpolate import BSpline
+from scipy.ndimage import gaussian_filter
+
+from vesselsdf.errors import InputError
+
+Modality = Literal["ct", "mr", "microscopy"]
+MODALITIES: tuple[Modality, ...] = ("ct", "mr", "microscopy")
+
+
+def scan(
+    sdf: Float32[np.ndarray, "x y z"],
+    spacing: tuple[float, float, float],
+    modality: str,
+    generator: np.random.Generator,
+    slices: int = 1,
+) -> Float32[np.ndarray, "x y w"]:
+    """Synthetic scan of the vessels `sdf <= 0`.
+
+    Contrast, distractors, blur and noise are drawn widely: the contrast-to-noise ratio of a thick vessel is 3 to 25.
+
+    Args:
+        sdf: (X, Y, Z) float32 mm; it may be clipped to a band of at least one voxel.
+        spacing: of `sdf`, mm.
+        modality: "ct" (Hounsfield units), "mr" or "microscopy" (arbitrary units, not negative).
+        generator: the only source of randomness.
+        slices: number of voxel layers along z that one slice of the image averages (thick slices).
+
+    Returns:
+        (X, Y, Z // slices) float32. Slice k covers layers `k * slices` to `(k + 1) * slices - 1`.
+
+    Raises:
+        InputError: unknown modality, or fewer layers than one slice needs.
+
+    >>> sdf = np.full((24, 24, 24), 4.0, np.float32)
+    >>> scan(sdf, (1.0, 1.0, 1.0), "ct", np.random.default_rng(0), slices=4).shape
+    (24, 24, 6)
+    """
+    if modality not in MODALITIES:
+        raise InputError(f"modality is {modality!r}; choose one of {', '.join(MODALITIES)}.")
+    if not 1 <= slices <= sdf.shape[2]:
+        raise InputError(f"slices is {slices}; give a number between 1 and the {sdf.shape[2]} layers along z.")
+    # Averaged over directions, a plane at distance d fills 1/2 - d/h of a voxel of width h, within a few percent.
+    vessel = np.clip(0.5 - sdf / np.float32(np.mean(spacing)), 0, 1).astype(np.float32)
+    scene = {"ct": _ct, "mr": _mr, "microscopy": _microscopy}[modality]
+    image, contrast = scene(vessel, generator)
+    image = gaussian_filter(image, generator.uniform(0.35, 0.85, 3), truncate=3.0)
+    if slices > 1:
+        depth = image.shape[2] // slices
+        image = image[:, :, : depth * slices].reshape(*image.shape[:2], depth, slices).mean(3)
+    sigma = contrast / float(np.exp(generator.uniform(np.log(3), np.log(25))))
+    noisy = {"ct": _gaussian, "mr": _rician, "microscopy": _poisson}[modality](image, sigma, contrast, generator)
+    return np.ascontiguousarray(noisy, np.float32)
+
+
+def smooth_field(shape: tuple[int, ...], scale: float, generator: np.random.Generator) -> Float32[np.ndarray, "x y z"]:
+    """Random field of zero mean and about unit deviation that varies over `scale` voxels: cubic splines of noise."""
+    matrices = [_spline_matrix(n, scale, generator) for n in shape]
+    field = generator.standard_normal([m.shape[1] for m in matrices]).astype(np.float32)
+    for axis, matrix in enumerate(matrices):
+        field = np.moveaxis(np.tensordot(matrix, field, axes=(1, axis)), 0, axis)
+    return field
+
+
+def _spline_matrix(count: int, scale: float, generator: np.random.Generator) -> Float32[np.ndarray, "n k"]:
+    """Values of the cubic B-splines with knots `scale` apart at 0..count-1, scaled to keep unit variance."""
+    at = np.arange(count) / scale + generator.uniform(0, 1)
+    knots = np.arange(-3, int(at[-1]) + 5)
+    matrix = BSpline.design_matrix(at, knots, 3).toarray()
+    return (matrix / np.sqrt((matrix**2).sum(1, keepdims=True))).astype(np.float32)
+
+
+def _above(field: Float32[np.ndarray, "x y z"], level: float, softness: float) -> Float32[np.ndarray, "x y z"]:
+    """1 where a field is above a level, 0 below, with a soft edge: a smooth blob."""
+    return np.clip((field - np.float32(level)) / np.float32(softness) + np.float32(0.5), 0, 1)
+
+
+def _texture(shape, generator: np.random.Generator) -> Float32[np.ndarray, "x y z"]:
+    """Fine tissue texture: two scales of unequal strength, about unit deviation."""
+    fine, coarse = generator.uniform(1.8, 4.0), generator.uniform(6.0, 16.0)
+    share = np.float32(generator.uniform(0.2, 0.8))
+    return share * smooth_field(shape, fine, generator) + (1 - share) * smooth_field(shape, coarse, generator)
+
+
+def _put(image, value, where) -> None:
+    """Blend a value into an image, by a share between 0 and 1."""
+    image += where * (np.float32(value) - image)
+
+
+def _place_vessel(image, brightness, vessel) -> None:
+    image += vessel * (brightness - image)
+
+
+def _ct(vessel, generator: np.random.Generator) -> tuple:
+    """CT angiogram in HU: soft tissue, organs, fat, lung or air, bone with a denser shell, calcified spots."""
+    shape, draw = vessel.shape, generator.uniform
+    size = max(min(shape), 32)
+    image = np.full(shape, draw(20, 70), np.float32)
+    for _ in range(int(generator.integers(1, 4))):
+        _put(
+            image, draw(-10, 140), _above(smooth_field(shape, size * draw(0.15, 0.4), generator), draw(0.2, 1.2), 0.25)
+        )
+    fat = smooth_field(shape, size * draw(0.1, 0.3), generator)
+    _put(image, draw(-110, -70), _above(fat, draw(0.3, 1.5), 0.2))
+    image += np.float32(draw(2, 15)) * _texture(shape, generator)
+    contrast = float(draw(150, 450))
+    if generator.random() < 0.25:  # lung: vessels in air-filled tissue
+        lung = _above(smooth_field(shape, size * draw(0.3, 0.6), generator), draw(-1.5, 0.3), 0.15)
+        image += lung * (np.float32(draw(-900, -750)) + np.float32(draw(10, 40)) * _texture(shape, generator) - image)
+    if generator.random() < 0.4:
+        _put(image, -1000, _outside(vessel, generator))
+    if generator.random() < 0.75:
+        _put_bone(image, vessel, size, generator)
+    brightness = np.float32(40 + contrast) * (
+        1 + np.float32(draw(0.02, 0.1)) * smooth_field(shape, size * 0.3, generator)
+    )
+    _place_vessel(image, brightness, vessel)
+    if generator.random() < 0.3:  # calcified wall
+        spots = _above(smooth_field(shape, draw(3, 6), generator), draw(2.2, 2.8), 0.5)
+        _put(image, draw(600, 1200), spots * (vessel > 0) * (vessel < 1))
+    return image, contrast
+
+
+def _put_bone(image, vessel, size: int, generator: np.random.Generator) -> None:
+    """Blobs or curved plates, brighter than most vessels, with a dense shell around a spongy inside."""
+    draw = generator.uniform
+    field = smooth_field(image.shape, size * draw(0.12, 0.35), generator)
+    if generator.random() < 0.4:
+        field = draw(0.08, 0.25) - np.abs(field - draw(-0.8, 0.8)) + 2  # a sheet around a level surface
+        window = _above(smooth_field(image.shape, size * 0.4, generator), draw(0, 0.8), 0.3)
+        level = 2.0
+    else:
+        window, level = 1.0, draw(1.0, 2.0)
+    bone = _above(field, level, 0.1) * window
+    shell = bone * (1 - _above(field, level + draw(0.15, 0.4), 0.15))
+    inside = np.float32(draw(150, 450)) + np.float32(draw(30, 120)) * _texture(image.shape, generator)
+    image += bone * (inside - image)
+    image += shell * (np.float32(draw(600, 1400)) - image)
+
+
+def _outside(vessel, generator: np.random.Generator) -> Float32[np.ndarray, "x y z"]:
+    """Share of air around the body: the far side of a wavy surface that leaves every vessel inside by some voxels."""
+    shape, size = vessel.shape, max(vessel.shape)
+    normal = generator.normal(size=3)
+    normal /= np.linalg.norm(normal)
+    place = sum(
+        np.float32(n) * np.arange(s, dtype=np.float32).reshape([-1 if a == i else 1 for i in range(3)])
+        for a, (n, s) in enumerate(zip(normal, shape, strict=True))
+    )
+    place = place + np.float32(0.06 * size) * smooth_field(shape, 0.4 * size, generator)
+    inside = vessel > 0
+    reach = float(place[inside].max()) if inside.any() else float(np.median(place))
+    level = max(float(np.quantile(place[::4, ::4, ::4], generator.uniform(0.5, 0.9))), reach + 3)
+    return _above(place, level, 2.0)
+
+
+def _mr(vessel, generator: np.random.Generator) -> tuple:
+    """MR angiogram: bright blood, tissue of several grey levels, fat, dark air, coil bias; sometimes subtracted."""
+    shape, draw = vessel.shape, generator.uniform
+    size = max(min(shape), 32)
+    blood = float(np.exp(draw(np.log(200), np.log(2500))))
+    subtracted = generator.random() < 0.3
+    tissue = blood * (draw(0.0, 0.08) if subtracted else draw(0.08, 0.4))
+    image = np.full(shape, tissue, np.float32)
+    for _ in range(int(generator.integers(2, 5))):
+        organ = _above(smooth_field(shape, size * draw(0.08, 0.4), generator), draw(-0.3, 1.0), 0.3)
+        _put(image, tissue * draw(0.3, 1.7), organ)
+    image *= 1 + np.float32(draw(0.05, 0.35)) * _texture(shape, generator)
+    if not subtracted and generator.random() < 0.5:  # fat and slow veins: nearly as bright as blood
+        bright = _above(smooth_field(shape, size * draw(0.08, 0.2), generator), draw(1.3, 2.2), 0.3)
+        _put(image, blood * draw(0.4, 1.0), bright)
+    if not subtracted and generator.random() < 0.3:  # scalp: a bright sheet
+        field = smooth_field(shape, size * draw(0.25, 0.5), generator)
+        _put(image, blood * draw(0.3, 0.8), _above(draw(0.05, 0.12) - np.abs(field - draw(-0.8, 0.8)), 0.0, 0.05))
+    if generator.random() < 0.5:
+        _put(image, 0.01 * blood, _outside(vessel, generator))
+    # Flow: signal differs between vessels by saturation, and fades in thin ones.
+    flow = 1 + np.float32(draw(0.05, 0.22)) * smooth_field(shape, size * draw(0.15, 0.4), generator)
+    _place_vessel(image, np.float32(blood) * np.clip(flow, 0.5, 1.5), vessel)
+    np.maximum(image, 0, out=image)
+    image *= np.exp(np.float32(draw(0.02, 0.25)) * smooth_field(shape, size * draw(0.6, 1.2), generator))
+    return image, blood - tissue
+
+
+def _microscopy(vessel, generator: np.random.Generator) -> tuple:
+    """Two-photon stack of labelled plasma: bright uneven vessels, dark tissue with haze, cell bodies, fading with depth."""
+    shape, draw = vessel.shape, generator.uniform
+    size = max(min(shape), 32)
+    peak = float(draw(80, 255))
+    haze = peak * draw(0.01, 0.12)
+    image = haze * np.exp(np.float32(draw(0.1, 0.5)) * smooth_field(shape, size * draw(0.2, 0.6), generator))
+    image *= np.exp(np.float32(draw(0.02, 0.2)) * _texture(shape, generator))
+    if generator.random() < 0.5:  # cell bodies and leaked dye
+        spots = _above(smooth_field(shape, draw(4, 9), generator), draw(2.4, 3.2), 0.5)
+        _put(image, peak * draw(0.3, 1.0), spots)
+    if generator.random() < 0.3:
+        leak = _above(smooth_field(shape, size * draw(0.15, 0.3), generator), draw(1.0, 2.0), 1.0)
+        _put(image, peak * draw(0.15, 0.4), leak)
+    uneven = np.exp(np.float32(draw(0.05, 0.3)) * smooth_field(shape, size * draw(0.1, 0.3), generator))
+    _place_vessel(image, np.float32(peak) * np.clip(uneven, 0.5, 1.4), vessel)
+    fading = np.exp(-draw(0.0, 0.8) * np.linspace(0, 1, shape[2])).astype(np.float32)
+    return image * (fading if generator.random() < 0.5 else fading[::-1]), peak - haze
+
+
+def _white(shape, generator: np.random.Generator) -> Float32[np.ndarray, "x y z"]:
+    """Unit noise; in most scans reconstruction or denoising has correlated neighbouring voxels."""
+    noise = generator.standard_normal(shape, dtype=np.float32)
+    if generator.random() < 0.6:
+        noise = gaussian_filter(noise, generator.uniform(0.3, 0.9), truncate=2.5)
+        noise /= noise.std() + np.float32(1e-6)
+    return noise
+
+
+def _gaussian(image, sigma: float, contrast: float, generator: np.random.Generator):
+    return image + np.float32(sigma) * _white(image.shape, generator)
+
+
+def _rician(image, sigma: float, contrast: float, generator: np.random.Generator):
+    """Magnitude of a complex signal with Gaussian noise (Gudbjartsson and Patz 1995); sometimes zeroed below a threshold."""
+    real = image + np.float32(sigma) * _white(image.shape, generator)
+    noisy = np.hypot(real, np.float32(sigma) * _white(image.shape, generator))
+    if generator.random() < 0.15:
+        noisy[noisy < image.mean() + generator.uniform(0.1, 0.25) * contrast] = 0
+    return noisy
+
+
+def _poisson(image, sigma: float, contrast: float, generator: np.random.Generator):
+    """Photon counts with the wanted deviation on a vessel, plus electronics; clipped at the top as detectors do."""
+    photons = contrast / sigma**2
+    counts = generator.poisson(np.maximum(image, 0) * np.float32(photons)).astype(np.float32) / np.float32(photons)
+    noisy = counts + np.float32(0.2 * sigma) * _white(image.shape, generator)
+    if generator.random() < 0.4:
+        noisy = gaussian_filter(noisy, generator.uniform(0.4, 0.8), truncate=2.5)
+    return np.clip(noisy, 0, generator.uniform(0.7, 1.5) * (image.max() + 1e-3))
+
+
+def thick_affine(affine: Float[np.ndarray, "4 4"], slices: int) -> Float[np.ndarray, "4 4"]:
+    """Affine of an image whose slices average `slices` layers along z: the first centre lies amid the first layers."""
+    thick = np.array(affine, float)
+    thick[:3, 3] += thick[:3, 2] * (slices - 1) / 2
+    thick[:3, 2] *= slices
+    return thick
