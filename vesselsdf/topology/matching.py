@@ -9,9 +9,9 @@ Strategy. With `I = P & G` and `U = P | G`, the chain `I < P < U` is replaced by
 maps, and persistence of that chain in three steps tells everything.
 
 1. *Collapse.* `I0` = `I` without simple voxels, `P0` = `P` without simple voxels outside `I0`, `U0` = `U` without
-   simple voxels outside `P0`. Removing a simple voxel is a strong deformation retraction of the union of closed voxels, so
-   `I0 < I`, `P0 < P` and `U0 < U` are homotopy equivalences. The squares of inclusions `I0 < P0 < U0` and `I < P < U`
-   commute, hence both chains induce isomorphic maps on homology.
+   simple voxels outside `P0`. Removing a simple voxel is a strong deformation retraction of the union of closed
+   voxels, so `I0 < I`, `P0 < P` and `U0 < U` are homotopy equivalences. They commute with the inclusions of the chains
+   `I0 < P0 < U0` and `I < P < U`, hence both chains induce isomorphic maps on homology.
 2. *Nerve.* Closed voxels are boxes: if they meet pairwise, they all meet (Helly). The nerve of the voxels is therefore
    the flag complex of their 26-adjacency graph, and by the nerve theorem, which is natural for inclusions, it has
    the homology of their union.

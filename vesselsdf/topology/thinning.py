@@ -56,8 +56,8 @@ def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None 
 def collapse(mask: Bool[np.ndarray, "x y z"], keep: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     """A small set of voxels between `keep` and `mask` onto which `mask` retracts.
 
-    keep: a subset of `mask`, both (X, Y, Z). Simple voxels outside it are removed until there are none; ends of branches
-    are not spared. The inclusion of the result into `mask` is a homotopy equivalence that fixes `keep`.
+    keep: a subset of `mask`, both (X, Y, Z). Simple voxels outside it are removed until there are none; ends of
+    branches are not spared. The inclusion of the result into `mask` is a homotopy equivalence that fixes `keep`.
 
     >>> bar = np.ones((2, 2, 9), bool)
     >>> int(collapse(bar, np.zeros_like(bar)).sum())
