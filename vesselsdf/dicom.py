@@ -41,7 +41,11 @@ class Slice:
 
 def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (x, y, z), rescaled, and affine to RAS mm of the only series in `folder`; `InputError` if in doubt."""
-    slices = _one_series(folder, [found for found in map(_header, sorted(folder.iterdir())) if found])
+    from pydicom.config import disable_value_validation
+
+    with disable_value_validation():  # scanners break the letter of the standard in ways that do no harm here
+        found = [one for one in map(_header, sorted(folder.iterdir())) if one]
+    slices = _one_series(folder, found)
     slices, affine = _geometry(folder, slices)
     return _pixels(slices), LPS @ affine
 

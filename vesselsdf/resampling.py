@@ -51,7 +51,8 @@ def regrid(
 
 def _taps(place: Float[np.ndarray, " m"], n: int, order: int, width: float) -> Taps:
     """Source planes (m, k) and their weights (m, k) for target planes at `place` of an axis of `n` source planes."""
-    if order == 0:
+    whole = width <= 0 and bool((np.abs(place - np.rint(place)) < 1e-10).all())  # crops, flips: no arithmetic
+    if order == 0 or whole:
         # Half-way places go to the upper voxel everywhere, so that a shift by half a voxel keeps planes distinct.
         nearest = np.floor(place + 0.5 + 1e-9).astype(np.intp)
         return np.clip(nearest, 0, n - 1)[:, None], np.ones((len(place), 1))
