@@ -27,7 +27,7 @@ ROUNDS = 4
 # Ring radius as a share of the vessel's: inside the wall, where this vessel alone decides the field.
 RING = 0.7
 # Points nearer to a junction than this many of its radii are not centred: the section there is not one vessel's.
-JUNCTION_ZONE = 1.0
+JUNCTION_ZONE = 1.3
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def meeting_point(
     start: Float[np.ndarray, "3"], radius: float, axes: list[np.ndarray], field: Field
 ) -> Float[np.ndarray, "3"]:
     """Where the axes of the branches at a junction meet: least squares to their lines, held weakly near `start`."""
-    hold = 0.1
+    hold = 0.03
     matrix, right = hold * np.eye(3), hold * start
     for axis in axes:
         away = np.linalg.norm(axis - axis[0], axis=1)

@@ -165,16 +165,23 @@ def length_of(points: Float[np.ndarray, "n 3"]) -> float:
 
 
 def merge_degree_two(graph: nx.MultiGraph) -> None:
-    """Join the two branches at each node of degree two, in place. A ring keeps one node."""
+    """Join the two branches (`points`, and `radii` if there are any) at each node of degree two, in place.
+
+    A ring keeps one node.
+    """
     for node in list(graph):
         ends = list(graph.edges(node, keys=True, data=True))
         if graph.degree(node) != 2 or len(ends) != 2:
             continue
         (_, a, _, first), (_, b, _, second) = ends
-        before = first["points"] if first["start"] != node else first["points"][::-1]
-        after = second["points"] if second["start"] == node else second["points"][::-1]
+        joined = {}
+        for name in ("points", "radii"):
+            if name in first:
+                before = first[name] if first["start"] != node else first[name][::-1]
+                after = second[name] if second["start"] == node else second[name][::-1]
+                joined[name] = np.concatenate([before, after[1:]])
         graph.remove_node(node)
-        graph.add_edge(a, b, points=np.concatenate([before, after[1:]]), start=a)
+        graph.add_edge(a, b, start=a, **joined)
 
 
 def prune(graph: nx.MultiGraph, voxel: float) -> None:
