@@ -52,21 +52,28 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _header(path: Path) -> Slice | None:
     """The header of a slice; None for what is no DICOM image."""
-    import pydicom
     from pydicom.errors import InvalidDicomError
 
     if not path.is_file() or path.name.startswith(".") or path.name.upper() == "DICOMDIR":
         return None
     try:
-        # Pixels stay on disk: only their place and length are wanted.
-        header = pydicom.dcmread(path, defer_size=1024, specific_tags=TAGS)
+        return _slice(path)
+    except InputError:
+        raise
     except InvalidDicomError as error:
         if path.suffix.lower() in (".dcm", ".ima") or path.stat().st_size == 0:
             raise InputError(f"{path} is no DICOM file or is truncated: copy or export it again") from error
         log.debug("%s is not a DICOM file: left out", path)
         return None
-    except Exception as error:  # pydicom raises many kinds for a damaged header
+    except Exception as error:  # pydicom raises many kinds for a damaged header, some of them late
         raise InputError(f"{path} has a damaged DICOM header ({error}): copy or export it again") from error
+
+
+def _slice(path: Path) -> Slice | None:
+    import pydicom
+
+    # Pixels stay on disk: only their place and length are wanted.
+    header = pydicom.dcmread(path, defer_size=1024, specific_tags=TAGS)
     kind = header.file_meta.get("MediaStorageSOPClassUID")
     if "Rows" not in header:
         # Reports, plans and the like may stay; what could be the rest of a slice may not vanish silently.
@@ -87,13 +94,6 @@ def _header(path: Path) -> Slice | None:
             f"{path} lacks {' and '.join(missing)}: remove it if it is no slice, or export the series again"
         )
     _check_pixels(path, header)
-    try:
-        return _slice(path, header)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} has a damaged DICOM header ({error}): copy or export it again") from error
-
-
-def _slice(path: Path, header: Any) -> Slice:
     axes = np.array(header.ImageOrientationPatient, dtype=np.float64).reshape(2, 3).T
     return Slice(
         path=path,
@@ -101,7 +101,7 @@ def _slice(path: Path, header: Any) -> Slice:
         description=f"{header.get('Modality', '')} {header.get('SeriesDescription', '')}".strip(),
         size=(int(header.Columns), int(header.Rows)),
         # PixelSpacing gives the distance of rows first.
-        spacing=np.array(header.PixelSpacing, dtype=np.float64)[::-1],
+        spacing=np.array(header.PixelSpacing, dtype=np.float64).reshape(2)[::-1],
         position=np.array(header.ImagePositionPatient, dtype=np.float64).reshape(3),
         axes=axes / np.linalg.norm(axes, axis=0),
         rescale=(float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)),

@@ -163,7 +163,7 @@ def storable(array: np.ndarray) -> np.ndarray:
 def _read_npy(path: Path) -> np.ndarray:
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)  # compares the size, allocates nothing
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # numpy parses the header as Python, which can fail in any way
         raise InputError(f"{path} is damaged, truncated or not a plain array ({error}): save it again") from error
     return np.array(stored.reshape(check_shape(stored.shape, str(path))))
 
@@ -197,7 +197,9 @@ def _read_tiff(path: Path) -> np.ndarray:
                 if "imagecodecs" not in str(error):
                     raise
                 array = _read_tiff_by_itk(path)
-    except (tifffile.TiffFileError, ValueError, TypeError, KeyError, IndexError, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # tifffile raises many kinds for a damaged file
         raise InputError(f"{path} is damaged or not a TIFF stack ({error}): save it again") from error
     return array.reshape(shape[::-1]).T
 
