@@ -11,6 +11,10 @@ from vesselsdf.volume import Volume, isotropic
 # Voxels darker than this occur in CT alone (air is -1000 HU): such a volume is taken to be in Hounsfield units.
 AIR = -500.0
 SOFT_TISSUE = (-100.0, 500.0)
+# With fewer voxels than this share above the minimum, the background was masked out and only bright structures are
+# left; their median is then put where vessels lie in other angiograms, this many tissue spreads above the background.
+ZEROED = 0.25
+VESSEL_LEVEL = 5.0
 # Enough voxels for a quantile to be good to a part in a thousand.
 STATISTICS_SAMPLE = 1_000_000
 
@@ -52,14 +56,20 @@ def normalise(image: Num[np.ndarray, "x y z"], window: tuple[float, float] | Non
     if window is not None:
         lower, upper = window
         return np.clip((image - lower) * np.float32(2 / (upper - lower)) - 1, -2, 3)
-    low, median, high = np.quantile(_foreground_sample(image), [0.1, 0.5, 0.9])
-    return np.arcsinh((image - np.float32(median)) * np.float32(2 / max(high - low, 1e-6)))
+    centre, scale = _robust_scale(image)
+    return np.arcsinh((image - np.float32(centre)) / np.float32(scale))
 
 
-def _foreground_sample(image: np.ndarray) -> np.ndarray:
+def _robust_scale(image: np.ndarray) -> tuple[float, float]:
     # A prime stride, so that the sample does not run along planes of the grid.
     stride = max(1, image.size // STATISTICS_SAMPLE)
     while stride > 1 and any(size % stride == 0 for size in image.shape):
         stride += 1
     sample = image.ravel()[::stride]
-    return sample[sample > image.min()] if image.max() > image.min() else sample
+    lowest = float(image.min())
+    foreground = sample[sample > lowest]
+    if len(foreground) < ZEROED * len(sample):
+        # Everything but bright structures was set to zero: they alone carry intensities.
+        return lowest, max((float(np.median(foreground)) - lowest) / VESSEL_LEVEL, 1e-6) if len(foreground) else 1.0
+    low, median, high = np.quantile(foreground, [0.1, 0.5, 0.9])
+    return float(median), max(float(high - low) / 2, 1e-6)

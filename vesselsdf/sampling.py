@@ -138,10 +138,12 @@ def _draw_one(case: PreparedCase, size: int, generator: np.random.Generator) -> 
 
 
 def vary_intensity(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Random contrast, brightness and noise on the normalised scale: scanners differ by that much."""
+    """Random contrast, brightness and noise on the normalised scale, and now and then a background that was cut off."""
     gain, offset = generator.uniform(0.8, 1.25), generator.normal(0, 0.15)
     noise = generator.uniform(0, 0.15) * (generator.random() < 0.3)
     image = image * np.float32(gain) + np.float32(offset)
     if noise:
         image = image + generator.standard_normal(image.shape, dtype=np.float32) * np.float32(noise)
+    if generator.random() < 0.1:
+        image = np.maximum(image, np.float32(generator.uniform(-0.5, 1.0)))
     return image

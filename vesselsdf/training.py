@@ -180,6 +180,7 @@ class Journal:
     def __init__(self, folder: Path, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
         if self.path.is_file():
             whole = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= start]

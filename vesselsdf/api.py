@@ -1,0 +1,170 @@
+"""The three jobs: `reconstruct`, `train`, `evaluate`. Here, and in the command line, the parts meet."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vesselsdf import scales
+from vesselsdf.checkpoint import Model, load_model, save_model
+from vesselsdf.config import RunConfig, save_config
+from vesselsdf.distance import signed_distance
+from vesselsdf.errors import InputError
+from vesselsdf.evaluation import choose_threshold, evaluate_case, quick_figures, summarise_cases
+from vesselsdf.files import write_json
+from vesselsdf.inference import predict
+from vesselsdf.metrics import evaluate as evaluate_volumes
+from vesselsdf.network import VesselNet
+from vesselsdf.preprocessing import Preprocessing
+from vesselsdf.progress import track
+from vesselsdf.reconstruction import Reconstruction, file_hash
+from vesselsdf.sampling import prepare
+from vesselsdf.sources import LabelledCase, Source, open_source
+from vesselsdf.volume import Volume, check_image, check_mask, read_volume
+
+log = logging.getLogger(__name__)
+
+RUNS = Path("runs")
+MASK_LEVELS = 4
+
+
+def reconstruct(
+    volume: Volume | str | Path,
+    checkpoint: str | Path | None = None,
+    mask: bool = False,
+    spacing: tuple[float, float, float] | None = None,
+) -> Reconstruction:
+    """Reconstruct the vessels of an image, or of somebody's mask.
+
+    `volume`: a `Volume` or a file (`spacing`, mm, only for formats that have none). `checkpoint`: a model that
+    `train` wrote; by default that of the newest run below ./runs. `mask`: the volume is a segmentation (vessel above
+    0), and no network is used. Raises `InputError` for anything unusable.
+    """
+    source, name, provenance = _opened(volume, spacing)
+    if mask:
+        check_mask(source, name)
+        made = Reconstruction([], source.affine, source, from_mask=True, provenance=provenance)
+        with made.timed("distance"):
+            made.levels = scales.pyramid(_mask_distance(source, name), MASK_LEVELS)
+        return made
+    check_image(source, name)
+    path = Path(checkpoint) if checkpoint else newest_run() / "model.safetensors"
+    model = load_model(path)
+    provenance |= {"checkpoint": str(path), "checkpoint_sha256": file_hash(path), "config": model.config.model_dump()}
+    return reconstruct_with(model, source, provenance)
+
+
+def reconstruct_with(model: Model, source: Volume, provenance: dict[str, Any] | None = None) -> Reconstruction:
+    """Reconstruct the vessels of an image with a loaded model."""
+    settings = model.preprocessing
+    operator = model.config.network.operator
+    made = Reconstruction([], source.affine, source, False, operator, provenance=provenance or {})
+    with made.timed("preprocessing"):
+        working = settings.working_volume(source)
+        spacing = settings.working_spacing(source)
+    with made.timed("network"):
+        fields = predict(model.network, working.array, spacing)
+    # The wall lies where the field takes the threshold; taking it off every level leaves all differences as they are.
+    made.levels = [level - np.float32(settings.threshold * spacing) for level in fields]
+    made.affine = working.affine
+    made.bounds = model.network.apriori_bounds(spacing)
+    return made
+
+
+def _opened(volume: Volume | str | Path, spacing: tuple[float, float, float] | None) -> tuple[Volume, str, dict]:
+    if isinstance(volume, Volume):
+        return volume, "the volume", {"input": "array"}
+    path = Path(volume)
+    return read_volume(path, spacing), str(path), {"input": str(path), "input_sha256": file_hash(path)}
+
+
+def _mask_distance(source: Volume, name: str) -> np.ndarray:
+    vessel = source.array > 0
+    if vessel.all():
+        raise InputError(f"{name} is vessel everywhere, so it has no wall; check the file.")
+    return signed_distance(vessel, source.spacing)
+
+
+def newest_run() -> Path:
+    """The run below ./runs that was trained last."""
+    models = sorted(RUNS.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not models:
+        raise InputError(
+            f"There is no trained model below {RUNS.resolve()}; run `vesselsdf train` first, or give --checkpoint (or "
+            "--mask, if the volume is a segmentation)."
+        )
+    return models[-1].parent
+
+
+def train(config: RunConfig | None = None, output: str | Path | None = None) -> Path:
+    """Train a network; returns the folder of the run. A run that was interrupted goes on where it stopped.
+
+    `output`: folder of the run; by default ./runs/<data>-<hash of the configuration>, so that the same configuration
+    finds its own run again.
+    """
+    config = config or RunConfig()
+    folder = Path(output) if output else RUNS / run_name(config)
+    from vesselsdf.training import fit
+
+    source = open_source(config.data, config.training.seed)
+    settings = Preprocessing(spacing=config.data.spacing, window=source.window)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "state.safetensors").exists():
+        save_config(config, folder / "config.yaml")
+    # Beyond this nothing is learned about the distance: the band of the coarsest level.
+    reach = 3.0 * 2 ** (config.network.levels - 1)
+    training = [
+        _prepared(folder / "cases", name, source, settings, reach)
+        for name in track(source.training, "prepare cases", unit="case")
+    ]
+    held_out = [source.load(name) for name in track(source.validation, "load validation", unit="case")]
+
+    def validate(network: VesselNet) -> dict[str, float]:
+        return quick_figures(Model(network, config, settings), held_out)
+
+    network = fit(config, training, folder, settings, validate)
+    threshold, curve = choose_threshold(Model(network, config, settings), held_out)
+    write_json(folder / "threshold.json", {"threshold_voxels": threshold, "curve": curve})
+    settings = settings.model_copy(update={"threshold": threshold})
+    save_model(folder / "model.safetensors", network.state_dict(), config, settings, config.training.steps)
+    return folder
+
+
+def _prepared(folder: Path, name: str, source: Source, settings: Preprocessing, reach: float):
+    if (folder / name).is_dir():
+        # Already prepared by the run that is being resumed: the volumes need not be read again.
+        return prepare(folder, name, None, None, settings, reach)
+    case = source.load(name)
+    return prepare(folder, name, case.image, case.vessel, settings, reach)
+
+
+def run_name(config: RunConfig) -> str:
+    """A name that is the same for the same configuration."""
+    digest = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{Path(config.data.root).name}-{digest}"
+
+
+def evaluate(prediction: Volume | str | Path, reference: Volume | str | Path) -> dict[str, Any]:
+    """Compare a prediction with a reference (masks or SDFs on one grid): the whole table of metrics."""
+    p, p_name, _ = _opened(prediction, None)
+    r, r_name, _ = _opened(reference, None)
+    return evaluate_volumes(p, r, names=(p_name, r_name))
+
+
+def evaluate_run(run: str | Path | None = None) -> dict[str, Any]:
+    """Reconstruct the held-out cases of a run (by default the newest) and measure them, level by level.
+
+    Writes `evaluation.json` to the run's folder and returns its content.
+    """
+    folder = Path(run) if run else newest_run()
+    model = load_model(folder / "model.safetensors")
+    source = open_source(model.config.data, model.config.training.seed)
+    cases: Sequence[LabelledCase] = [source.load(name) for name in source.validation]
+    results = [evaluate_case(reconstruct_with(model, case.image), model, case) for case in track(cases, "evaluate")]
+    report = {"run": str(folder), "cases": results, "mean": summarise_cases(results)}
+    write_json(folder / "evaluation.json", report)
+    return report

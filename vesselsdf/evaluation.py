@@ -1,0 +1,136 @@
+"""Measuring a trained network on labelled cases: whole volumes, level by level."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vesselsdf import scales
+from vesselsdf.checkpoint import Model
+from vesselsdf.distance import signed_distance
+from vesselsdf.inference import predict
+from vesselsdf.metrics import evaluate, summarise
+from vesselsdf.overlap import cldice, dice
+from vesselsdf.reconstruction import Reconstruction
+from vesselsdf.sources import LabelledCase
+from vesselsdf.topology.betti import betti_numbers
+from vesselsdf.topology.thinning import thin
+from vesselsdf.volume import Volume, isotropic, resample
+
+# Candidates for the value taken as the wall, in working voxels: regression to a distance shrinks thin vessels, never
+# fattens them, so only values above zero are of use.
+THRESHOLDS = (0.0, 0.2, 0.4, 0.6, 0.8)
+
+
+def working_truth(model: Model, case: LabelledCase) -> Float[np.ndarray, "x y z"]:
+    """The true distance of a case on the model's working grid, mm."""
+    vessel = case.vessel
+    field = vessel if isinstance(vessel, Volume) else case.image.with_array(signed_distance(vessel, case.image.spacing))
+    return isotropic(field, model.preprocessing.working_spacing(case.image)).array
+
+
+def quick_figures(model: Model, cases: Sequence[LabelledCase]) -> dict[str, float]:
+    """Mean overlap, topology errors and recall of the active voxels over whole volumes, at the wall phi = 0."""
+    rows = []
+    for case in cases:
+        working = model.preprocessing.working_volume(case.image)
+        spacing = model.preprocessing.working_spacing(case.image)
+        fields = predict(model.network, working.array, spacing)
+        truth = working_truth(model, case) <= 0
+        rows.append(_figures(fields[0] <= 0, truth, spacing) | active_recall(model, fields, truth, spacing))
+    return {f"validation/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+def _figures(predicted: np.ndarray, truth: np.ndarray, spacing: float) -> dict[str, float]:
+    found, wanted = betti_numbers(predicted), betti_numbers(truth)
+    return {
+        "dice": dice(predicted, truth),
+        "cldice": cldice(predicted, truth, (spacing,) * 3),
+        "beta0_error": abs(found[0] - wanted[0]),
+        "beta1_error": abs(found[1] - wanted[1]),
+    }
+
+
+def active_recall(model: Model, fields: Sequence[np.ndarray], truth: np.ndarray, spacing: float) -> dict[str, float]:
+    """Share of the true skeleton that lies in active voxels, and share of all voxels that are active, per level.
+
+    A vessel whose skeleton is not active at a level can never come back at that level or below it.
+    """
+    skeleton = np.argwhere(thin(truth))
+    figures = {}
+    for level in range(len(fields) - 1):
+        h = spacing * 2.0 ** (level + 1)
+        base = scales.prolong(fields[level + 1], fields[level].shape)
+        active = scales.activity(base, model.network.kappa * h, model.network.needed * h) > 0
+        figures[f"active_recall_{level}"] = float(active[tuple((skeleton >> level).T)].mean()) if len(skeleton) else 1.0
+        figures[f"active_share_{level}"] = float(active.mean())
+    return figures
+
+
+def choose_threshold(model: Model, cases: Sequence[LabelledCase]) -> tuple[float, list[dict[str, float]]]:
+    """The value (working voxels) to take as the wall: the candidate with the best mean of Dice and clDice."""
+    curve: dict[float, list[dict[str, float]]] = {threshold: [] for threshold in THRESHOLDS}
+    for case in cases:
+        working = model.preprocessing.working_volume(case.image)
+        spacing = model.preprocessing.working_spacing(case.image)
+        field = predict(model.network, working.array, spacing)[0]
+        truth = working_truth(model, case) <= 0
+        for threshold, rows in curve.items():
+            rows.append(_figures(field <= threshold * spacing, truth, spacing))
+    means = [
+        {"threshold_voxels": threshold, **{key: float(np.mean([row[key] for row in rows])) for key in rows[0]}}
+        for threshold, rows in curve.items()
+    ]
+    best = max(means, key=lambda row: row["dice"] + row["cldice"])
+    return best["threshold_voxels"], means
+
+
+def evaluate_case(made: Reconstruction, model: Model, case: LabelledCase) -> dict[str, Any]:
+    """The whole table of metrics for one reconstructed case, and one row per level."""
+    reference = case.reference()
+    predicted = Volume(resample(made.sdf, reference.shape, reference.affine, order=1).array, reference.affine)
+    return {
+        "case": case.name,
+        "metrics": evaluate(predicted, reference, names=(f"the reconstruction of {case.name}", "its reference")),
+        "levels": level_rows(made, model, working_truth(model, case)),
+    }
+
+
+def level_rows(made: Reconstruction, model: Model, truth: Float[np.ndarray, "x y z"]) -> list[dict[str, Any]]:
+    """Per level: spacing, overlap and Betti numbers against the coarse-grained truth, and the largest step of the
+    bound.
+
+    `used` is the largest correction in units of its bound: it never exceeds 1.
+    """
+    spacing = made.sdf.spacing[0]
+    targets = scales.pyramid(truth, len(made.levels), model.config.network.operator)
+    offset = model.preprocessing.threshold * spacing
+    recall = active_recall(model, [field + offset for field in made.levels], truth <= 0, spacing)
+    rows = []
+    for level, (field, target) in enumerate(zip(made.levels, targets, strict=True)):
+        row = {
+            "level": level,
+            "spacing_mm": spacing * 2**level,
+            "dice": dice(field <= 0, target <= 0),
+            "betti": betti_numbers(field <= 0),
+            "betti_reference": betti_numbers(target <= 0),
+        }
+        if level + 1 < len(made.levels):
+            step = np.abs(field - scales.prolong(made.levels[level + 1], field.shape)).max()
+            row["bound_used"] = float(step) / (model.network.kappa * spacing * 2 ** (level + 1))
+            row["active_share"] = recall[f"active_share_{level}"]
+            row["active_recall"] = recall[f"active_recall_{level}"]
+        rows.append(row)
+    return rows
+
+
+def summarise_cases(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over cases of all metrics, and per level of its figures."""
+    levels = []
+    for rows in zip(*[result["levels"] for result in results], strict=True):
+        betti = np.abs(np.array([np.subtract(row["betti"], row["betti_reference"]) for row in rows]))
+        mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if not key.startswith("betti")}
+        mean |= {f"beta{k}_error": float(betti[:, k].mean()) for k in range(3)}
+        levels.append(mean)
+    return {"metrics": summarise([result["metrics"] for result in results]), "levels": levels}

@@ -1,0 +1,171 @@
+"""A reconstructed vessel network: the field on its levels, and all that follows from it."""
+
+import hashlib
+import logging
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import trimesh
+
+from vesselsdf import __version__
+from vesselsdf.errors import RunError
+from vesselsdf.files import write_json
+from vesselsdf.graph import centreline_graph, decisions
+from vesselsdf.graph_files import write_graphml, write_swc, write_vtp
+from vesselsdf.mesh import check, surface, write_mesh
+from vesselsdf.report.preview import preview
+from vesselsdf.topology.betti import betti_numbers
+from vesselsdf.topology.survival import survival
+from vesselsdf.volume import Volume, resample, write_volume
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Reconstruction:
+    """A vessel network as a signed distance field, with its mesh, centreline graph and topology.
+
+    `levels`: fields (X, Y, Z) float32 in mm, finest first, zero on the wall, negative inside; `affine`: of level 0.
+    `input`: the volume it was made from; `operator`: the coarse-graining that made, or taught, the coarser levels.
+    `bounds`: a-priori bounds on the difference of each level to level 0 in mm, if the network gives them.
+    """
+
+    levels: list[np.ndarray]
+    affine: np.ndarray
+    input: Volume
+    from_mask: bool
+    operator: str = "mean"
+    bounds: list[float] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def sdf(self) -> Volume:
+        """The signed distance field of level 0."""
+        return Volume(self.levels[0], self.affine)
+
+    @cached_property
+    def graph(self) -> nx.MultiGraph:
+        """The centreline graph (positions and radii in mm)."""
+        self._require_vessel()
+        with self.timed("centreline graph"):
+            return centreline_graph(self.sdf.array, self.affine)
+
+    @cached_property
+    def _mesh(self) -> trimesh.Trimesh:
+        self._require_vessel()
+        with self.timed("mesh"):
+            return surface(self.sdf.array, self.affine)
+
+    def mesh(self) -> trimesh.Trimesh:
+        """The watertight vessel wall in RAS mm."""
+        return self._mesh
+
+    @cached_property
+    def _topology(self) -> dict[str, Any]:
+        self._require_vessel()
+        with self.timed("topology"):
+            mesh_facts = check(self.mesh())
+            report = survival(
+                self.levels, self.sdf.spacing, affine=self.affine, operator=self.operator, decide=self._decide,
+                bounds=self.bounds,
+            )  # fmt: skip
+        betti = betti_numbers(self.sdf.array <= 0)
+        graph_betti = (nx.number_connected_components(self.graph), decisions(self.graph)["loops"])
+        return {
+            "connectivity": "26 for vessels, 6 for background",
+            "betti": betti,
+            "mesh": mesh_facts,
+            "agreement": {
+                "mesh_euler_is_twice_field_euler": mesh_facts["euler_number"] == 2 * (betti[0] - betti[1] + betti[2]),
+                "graph_components_and_loops": graph_betti,
+                "graph_agrees_with_field": graph_betti == betti[:2],
+            },
+            "levels": report,
+        }
+
+    def topology(self) -> dict[str, Any]:
+        """Betti numbers, agreement of field, mesh and graph, and what survives at each level; JSON-able."""
+        return self._topology
+
+    def _decide(self, sdf: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
+        graph = self.graph if sdf is self.levels[0] else centreline_graph(sdf, affine)
+        return decisions(graph)
+
+    def mask_on(self, target: Volume) -> Volume:
+        """The vessel mask, 0 or 1, on the grid of `target`."""
+        values = resample(self.sdf, target.shape, target.affine, order=1).array
+        return target.with_array((values <= 0).astype(np.uint8))
+
+    def save(self, folder: str | Path) -> None:
+        """Write field, mask, meshes, centreline, topology report and preview to `folder`; `run.json` comes last."""
+        folder = Path(folder)
+        graph, mesh, topology = self.graph, self.mesh(), self.topology()
+        with self.timed("writing"):
+            write_volume(self.sdf, folder / "sdf.nii.gz")
+            write_volume(self.mask_on(self.input), folder / "vessels.nii.gz")
+            for suffix in ("ply", "stl", "glb"):
+                write_mesh(mesh, folder / f"mesh.{suffix}")
+            write_swc(graph, folder / "centreline.swc")
+            write_graphml(graph, folder / "centreline.graphml")
+            write_vtp(graph, folder / "centreline.vtp")
+            write_json(folder / "topology.json", topology)
+        with self.timed("preview"):
+            preview(folder / "preview.png", self.sdf, graph, mesh, None if self.from_mask else self.input)
+        write_json(folder / "run.json", self.provenance | {"seconds": self.seconds} | versions())
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the time the block takes to `seconds`."""
+        start = time.monotonic()
+        inner = sum(self.seconds.values())
+        yield
+        # What a nested step took is counted there, not twice.
+        nested = sum(self.seconds.values()) - inner
+        self.seconds[what] = round(self.seconds.get(what, 0.0) + time.monotonic() - start - nested, 3)
+        log.info("%s: %.1f s", what, self.seconds[what])
+
+    def _require_vessel(self) -> None:
+        lowest, highest = float(self.levels[0].min()), float(self.levels[0].max())
+        if lowest > 0 or highest <= 0:
+            what = "no vessel was found" if lowest > 0 else "everything was taken for vessel"
+            raise RunError(
+                f"In {self.provenance.get('input', 'the volume')} {what}: the network was trained on images that look "
+                "different; train on cases like it, or check its spacing and intensities with `vesselsdf inspect`."
+            )
+
+
+def versions() -> dict[str, Any]:
+    """Versions of what computed a result."""
+    from importlib.metadata import version
+
+    packages = ("torch", "monai", "numpy", "scipy", "scikit-image", "trimesh", "gudhi", "nibabel", "SimpleITK")
+    return {
+        "vesselsdf": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "command": sys.argv,
+    }
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files in order."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            if path.is_dir():
+                digest.update(file.name.encode())
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    digest.update(chunk)
+    return digest.hexdigest()

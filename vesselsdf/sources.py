@@ -1,0 +1,101 @@
+"""Where labelled cases come from: a folder in a known layout, or trees grown by the package."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Bool
+
+from vesselsdf.config import DataSettings
+from vesselsdf.data import Card, find_cases, load_card, vessel_mask
+from vesselsdf.errors import InputError
+from vesselsdf.synthesis.cases import synthetic_case
+from vesselsdf.volume import Volume, check_image, check_mask, check_same_grid, read_volume
+
+MODALITIES = ("ct", "mr", "microscopy")
+# Voxel edge of synthetic cases, mm: near that of CT and MR angiograms. The network works in voxels, so nothing hangs
+# on it.
+SYNTHETIC_SPACING = 0.5
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """An image with its vessels: a mask on the image's grid, or an exact SDF (mm) where the tree is known."""
+
+    name: str
+    image: Volume
+    vessel: Bool[np.ndarray, "x y z"] | Volume
+    graph: nx.MultiGraph | None = None
+
+    def reference(self) -> Volume:
+        """The truth as a volume: the SDF, or the mask as 0 and 1."""
+        return self.vessel if isinstance(self.vessel, Volume) else self.image.with_array(self.vessel.astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Names of the cases for training and for validation, and how to load one."""
+
+    training: Sequence[str]
+    validation: Sequence[str]
+    load: Callable[[str], LabelledCase]
+    window: tuple[float, float] | None
+
+
+def open_source(data: DataSettings, seed: int) -> Source:
+    """The cases that the settings name, split by `seed` into training and validation."""
+    if data.root == "synthetic":
+        return _synthetic_source(data, seed)
+    return _folder_source(data, seed)
+
+
+def _split(names: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+    held_out = max(1, round(share * len(names)))
+    chosen = set(np.random.default_rng(seed).permutation(len(names))[:held_out].tolist())
+    return [n for i, n in enumerate(names) if i not in chosen], [n for i, n in enumerate(names) if i in chosen]
+
+
+def _synthetic_source(data: DataSettings, seed: int) -> Source:
+    names = [f"tree_{index:04d}" for index in range(data.synthetic_cases)]
+    held_out = max(1, round(data.validation * len(names)))
+
+    def load(name: str) -> LabelledCase:
+        index = int(name.removeprefix("tree_"))
+        modality = MODALITIES[index % len(MODALITIES)] if data.modality == "mixed" else data.modality
+        case = synthetic_case(
+            seed=seed * 1_000_003 + index,
+            shape=(data.synthetic_size,) * 3,
+            spacing=(SYNTHETIC_SPACING,) * 3,
+            modality=modality,
+        )
+        return LabelledCase(name, case.image, case.sdf, case.graph)
+
+    return Source(names[:-held_out], names[-held_out:], load, data.window)
+
+
+def _folder_source(data: DataSettings, seed: int) -> Source:
+    root = Path(data.root).expanduser()
+    if not root.is_dir():
+        raise InputError(f"No data folder at {root}; give a folder of cases, or 'synthetic'.")
+    card: Card | None = load_card(data.card) if data.card else None
+    cases = {case.name: case for case in find_cases(root, card) if case.label is not None}
+    if len(cases) < 2:
+        raise InputError(
+            f"{root} holds {len(cases)} labelled case(s); training needs at least 2, one of them for validation."
+        )
+    ids = data.vessel_ids or (tuple(card.vessel_ids) if card and card.vessel_ids else None)
+
+    def load(name: str) -> LabelledCase:
+        case = cases[name]
+        image = read_volume(case.image)
+        check_image(image, str(case.image))
+        assert case.label is not None
+        label = read_volume(case.label)
+        check_mask(label, str(case.label))
+        check_same_grid(image, label, (str(case.image), str(case.label)))
+        return LabelledCase(name, image, vessel_mask(label, ids))
+
+    training, validation = _split(sorted(cases), data.validation, seed)
+    return Source(training, validation, load, data.window or (card.window if card else None))
