@@ -106,10 +106,10 @@ def _minimum_over_blocks(
 ) -> Float32[np.ndarray, "x y z"]:
     """Minimum over primitives `0..count-1` at every voxel, by branch and bound on an octree of voxel blocks.
 
-    `evaluate(ids, origins)` prepares the pairs (primitive, block origin in mm) and returns a function of an offset in mm
-    that gives the distance of each pair at origin + offset. With `c` the centre of a block, `rho` the distance from `c`
-    to its outermost voxel centre and `m = min_j d_j(c)`, a 1-Lipschitz primitive with `d_i(c) > m + 2 rho` is nearest to
-    no voxel of the block, and one with `d_i(c) > band + rho` is beyond the band on all of it.
+    `evaluate(ids, origins)` prepares the pairs (primitive, block origin in mm) and returns a function of an offset in
+    mm that gives the distance of each pair at origin + offset. With `c` the centre of a block, `rho` the distance from
+    `c` to its outermost voxel centre and `m = min_j d_j(c)`, a 1-Lipschitz primitive with `d_i(c) > m + 2 rho` is
+    nearest to no voxel of the block, and one with `d_i(c) > band + rho` is beyond the band on all of it.
     """
     limit = np.float32(np.inf if band is None else band)
     out = np.full(shape, limit, np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vesselsdf.distance import tube_distance
+from vesselsdf.errors import InputError, RunError
 from vesselsdf.synthesis.scanner import scan, thick_affine
 from vesselsdf.synthesis.trees import grow_tree
 from vesselsdf.volume import Volume, write_volume
@@ -57,25 +58,23 @@ def synthetic_case(
         InputError, RunError: as `grow_tree` and `scan`.
     """
     generator = np.random.default_rng([seed, 1])
+    fewest = 0 if loops is None else loops
     if loops is None:
-        loops = int(generator.integers(0, 4))
-    if branches is None:
-        size = float(np.prod(shape) ** (1 / 3))
-        branches = max(int(2 * 23 * (size / 128) ** 1.9 * generator.uniform(0.6, 1.8)), 6 + 3 * loops)
+        loops = int(generator.integers(0, min(4, min(shape) // 24)))
+    thin = min(float(generator.choice([0.9, 1.0, 1.0, 1.0, 1.3, 1.7, 2.5, 3.5])), max(1.0, min(shape) / 24))
     if terminal_radius is None:
-        thin = float(generator.choice([0.9, 1.0, 1.0, 1.2, 1.6]))
-        terminal_radius = (thin, min(thin * generator.uniform(1.1, 1.6), min(shape) / 16))
-    graph = grow_tree(
-        seed,
-        shape,
-        spacing,
-        loops,
-        branches,
-        murray=generator.uniform(2.5, 3.2),
-        terminal_radius=terminal_radius,
-        tortuosity=generator.uniform(0.015, 0.05),
-        trees=trees,
-    )
+        terminal_radius = (thin, max(thin, min(thin * generator.uniform(1.1, 1.6), min(shape) / 16)))
+    if branches is None:
+        usual = 46 * (float(np.prod(shape) ** (1 / 3)) / 128) ** 1.9
+        crowding = np.exp(generator.uniform(np.log(0.8), np.log(3.5))) / max(terminal_radius[0], 1.0) ** 2
+        branches = max(int(usual * crowding), 6 + 3 * loops)
+    settings = {
+        "murray": generator.uniform(2.5, 3.2),
+        "terminal_radius": terminal_radius,
+        "tortuosity": generator.uniform(0.015, 0.05),
+        "trees": trees,
+    }
+    graph = _grow_with_loops(seed, shape, spacing, range(loops, fewest - 1, -1), branches, settings)
     affine = grid_affine(shape, spacing, generator if oblique else None)
     graph = transformed(graph, affine @ np.diag([*(1 / np.asarray(spacing)), 1.0]))
     field = tube_distance(graph, shape, affine, band)
@@ -84,6 +83,17 @@ def synthetic_case(
     return SyntheticCase(
         Volume(image, thick_affine(affine, slices)), Volume(label, affine), Volume(field, affine), graph, modality, seed
     )
+
+
+def _grow_with_loops(seed: int, shape, spacing, loops: range, branches: int, settings: dict) -> nx.MultiGraph:
+    """The tree with the most of the allowed numbers of loops; small boxes and thick vessels leave no room for many."""
+    for count in loops:
+        try:
+            return grow_tree(seed, shape, spacing, count, branches, **settings)
+        except RunError:
+            if count == loops[-1]:
+                raise
+    raise InputError("loops is negative; give 0 or more.")
 
 
 def grid_affine(

@@ -1,8 +1,8 @@
 """Growth of a vessel tree as a tree of points (each point knows its parent), in units of one voxel.
 
-Strategy: constrained constructive growth (after Schreiner and Buxbaum 1993). The next end point is the emptiest of a few
-random candidates, so the tree fills the space; it is joined to the point of the tree that gives a short branch at a
-natural angle, by a smooth random curve that keeps its distance from everything else. Radii follow Murray's law.
+Strategy: constrained constructive growth (after Schreiner and Buxbaum 1993). The next end point is the emptiest of a
+few random candidates, so the tree fills the space; it is joined to the point of the tree that gives a short branch at
+a natural angle, by a smooth random curve that keeps its distance from everything else. Radii follow Murray's law.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ _CANDIDATES = 16
 
 @dataclass
 class Growth:
-    """Points of all trees in one list, parents before children; `joins` are the anastomoses (end, curve, target, swell)."""
+    """Points of all trees, parents before children; `joins` are the anastomoses (point, curve, point, swelling)."""
 
     extent: Float[np.ndarray, "3"]
     generator: np.random.Generator
@@ -188,7 +188,7 @@ def _expected_radii(growth: Growth) -> Float[np.ndarray, " n"]:
 
 
 def _room(growth: Growth, curve, radii, expected, excused: list) -> float:
-    """Least gap between a curve and all else, less the clearance; (place, distance) pairs excuse points near a joint."""
+    """Least gap of a curve to all else, less the clearance; (place, distance) pairs excuse points near a joint."""
     margin = radii + 2
     inside = np.minimum(curve, growth.extent - curve).min(1) - margin
     if inside.min() < 0:
@@ -213,39 +213,71 @@ def _block(growth: Growth, place, distance: float) -> None:
 
 
 def join(growth: Growth, radii: Float[np.ndarray, " n"]) -> bool:
-    """Connect one end to another branch of the same tree (an anastomosis); false when no clear way was found."""
+    """Connect an end, or else the side of a branch, to another place of the same tree (an anastomosis).
+
+    Returns false when no clear way was found. Ends come first, since vessels meet with their tips.
+    """
     generator = growth.generator
+    children = growth.children()
+    taken = [point for begin, _, target, _ in growth.joins for point in (begin, target)]
+    crowded = _crowded(growth, radii, [*np.flatnonzero(children > 1).tolist(), *taken])
+    free_ends = np.setdiff1d(np.flatnonzero((children == 0) & (growth.parent >= 0)), taken)
+    sides = np.setdiff1d(np.flatnonzero((children == 1) & ~crowded & (growth.parent >= 0)), taken)
     tangents = growth.tangents()
-    taken = {end for end, *_ in growth.joins}
-    ends = [int(end) for end in np.flatnonzero(growth.children() == 0) if int(end) not in taken]
-    for end in generator.permutation(ends)[:40].tolist():
-        here = growth.points[end]
-        way = growth.points - here
+    for begin in [*generator.permutation(free_ends)[:40].tolist(), *generator.permutation(sides)[:40].tolist()]:
+        way = growth.points - growth.points[begin]
         distance = np.linalg.norm(way, axis=1) + 1e-9
-        around = _path_length(growth, end)
-        ahead = way @ tangents[end] / distance
-        usable = (distance > 10) & (distance < 0.4 * growth.extent.max()) & (ahead > -0.2) & ~growth.blocked
-        usable &= np.isfinite(around) & (around > 1.5 * distance + 25) & (radii < 3 * radii[end] + 1)
-        cost = np.where(usable, distance * (2 - ahead), np.inf)
+        ahead = way @ tangents[begin] / distance
+        around = _path_length(growth, begin)
+        usable = (distance > 8 + radii + radii[begin]) & (distance < 0.5 * growth.extent.max()) & ~crowded
+        usable &= np.isfinite(around) & (around > 1.3 * distance + 8 + 6 * radii[begin])
+        usable &= ((children == 1) | (children == 0)) & (growth.parent >= 0)
+        usable &= (ahead > -0.2) if children[begin] == 0 else (np.abs(ahead) < 0.8)
+        usable[taken] = False
+        cost = np.where(usable, distance * (2 - np.abs(ahead)) * (1 + radii / 4), np.inf)
         for _ in range(4):
             target = int(cost.argmin())
             if not np.isfinite(cost[target]):
                 break
-            goal = growth.points[target]
-            curve = smooth_curve(growth, here, goal, tangents[end], None)[1:-1]
-            final = goal - curve[-1]
-            steep = abs(final @ tangents[target]) < 0.75 * np.linalg.norm(final)
-            gaps = [(goal, 2.0 * (radii[target] + radii[end] + CLEARANCE)), (here, 2.5 * (2 * radii[end] + CLEARANCE))]
-            if (
-                steep
-                and _room(growth, curve, np.full(len(curve), radii[end]), radii, gaps) > 0
-                and _clear(growth, curve, radii[end])
-            ):
-                growth.joins.append((end, curve, target, swelling(len(curve), generator)))
-                _block(growth, goal, max(8.0, 3 * radii[target]))
+            curve = _bridge(growth, radii, tangents, begin, target, children)
+            if curve is not None:
+                growth.joins.append((begin, curve, target, swelling(len(curve), generator)))
                 return True
-            cost[np.linalg.norm(growth.points - goal, axis=1) < 6] = np.inf
+            cost[np.linalg.norm(growth.points - growth.points[target], axis=1) < 5] = np.inf
     return False
+
+
+def _bridge(growth: Growth, radii, tangents, begin: int, target: int, children) -> Float[np.ndarray, "m 3"] | None:
+    """The inner points of a curve between two points of the tree, or None if it comes too close to something."""
+    here, goal, radius = growth.points[begin], growth.points[target], growth.end_radius[begin]
+    way = (goal - here) / np.linalg.norm(goal - here)
+    leave = tangents[begin] if children[begin] == 0 else way
+    arrive = -tangents[target] if children[target] == 0 else way
+    curve = smooth_curve(growth, here, goal, leave, arrive)[1:-1]
+    for place, point, step in ((begin, here, curve[0] - here), (target, goal, goal - curve[-1])):
+        if children[place] > 0 and abs(step @ tangents[place]) > 0.75 * np.linalg.norm(step):
+            return None
+        if np.linalg.norm(curve - point, axis=1).min() < 0.5:
+            return None
+    excused = [
+        (point, (2.0 if children[place] else 2.5) * (radii[place] + radius + CLEARANCE))
+        for place, point in ((begin, here), (target, goal))
+    ]
+    if (
+        np.linalg.norm(goal - here) < excused[0][1] + excused[1][1] - CLEARANCE
+        and children[begin] + children[target] > 1
+    ):
+        return None
+    free = _room(growth, curve, np.full(len(curve), radius), radii, excused) > 0 and _clear(growth, curve, radius)
+    return curve if free else None
+
+
+def _crowded(growth: Growth, radii: Float[np.ndarray, " n"], nodes: list[int]) -> Bool[np.ndarray, " n"]:
+    """Points too near to a bifurcation or a root for another joint."""
+    crowded = np.zeros(len(radii), bool)
+    for node in [*nodes, *np.flatnonzero(growth.parent < 0).tolist()]:
+        crowded |= np.linalg.norm(growth.points - growth.points[node], axis=1) < 3 + 2 * radii[node]
+    return crowded
 
 
 def _clear(growth: Growth, curve, radius: float) -> bool:

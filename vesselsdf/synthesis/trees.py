@@ -5,6 +5,7 @@ points into a graph, and count the Betti numbers of its voxels; a tree whose vox
 """
 
 import logging
+from itertools import pairwise
 from typing import NamedTuple
 
 import networkx as nx
@@ -44,7 +45,7 @@ def grow_tree(
     largest: float | None = None,
     trees: int = 1,
 ) -> nx.MultiGraph:
-    """Grow `trees` vessel trees with `loops` anastomoses in a box; the voxels of `{sdf <= 0}` have beta (trees, loops, 0).
+    """Vessel trees with anastomoses in a box; the voxels of `{sdf <= 0}` have beta (trees, loops, 0), counted 26/6.
 
     Every draw comes from `numpy.random.default_rng(seed)`: the same arguments give the same graph.
 
@@ -62,8 +63,8 @@ def grow_tree(
         trees: number of separate trees.
 
     Returns:
-        MultiGraph: node attributes `pos` (3,) mm and `radius` mm; edge attributes `points` (n, 3) mm and `radii` (n,) mm
-        from node `start` to the other, and `length` mm. `graph.graph['roots']` and `['root']` (the first of them).
+        MultiGraph: node attributes `pos` (3,) mm and `radius` mm; edge attributes `points` (n, 3) mm and `radii` (n,)
+        mm from node `start` to the other, `length` mm. `graph.graph['roots']`, and `['root']`, the first of them.
 
     Raises:
         InputError: a box or a radius that cannot hold a tree. RunError: no tree with the wanted topology was found.
@@ -84,7 +85,9 @@ def grow_tree(
         terminals = max((branches + trees - 3 * loops) // 2, trees + loops)
     for attempt in range(_REDRAWS):
         generator = np.random.default_rng([seed, attempt])
-        growth = Growth(extent, generator, terminals, terminal_radius, murray, tortuosity, largest)
+        # A tree without room for its loops may have it with a few more branches.
+        wanted = round(terminals * (1 + 0.1 * attempt)) if loops else terminals
+        growth = Growth(extent, generator, wanted, terminal_radius, murray, tortuosity, largest)
         graph = _grow(growth, loops, trees, Placement(steps, unit))
         if graph is None:
             continue
@@ -110,12 +113,13 @@ def _check(shape, steps, extent, loops, trees, terminal_radius, largest) -> None
         raise InputError(f"loops is {loops} and trees is {trees}; give at least 0 loops and 1 tree.")
     if not THINNEST <= terminal_radius[0] <= terminal_radius[1] <= largest:
         raise InputError(
-            f"terminal_radius is {terminal_radius} voxels; give a range between {THINNEST} and the largest radius {largest:.2f}."
+            f"terminal_radius is {terminal_radius} voxels; give a range between {THINNEST} and the largest radius, "
+            f"{largest:.2f}."
         )
 
 
 def _grow(growth: Growth, loops: int, trees: int, place: Placement) -> nx.MultiGraph | None:
-    """Plant, sprout, drop what touches or does not part cleanly, sprout again, and join; None if it did not work out."""
+    """Plant, sprout, drop what touches or does not part cleanly, sprout again, join; None if that failed."""
     if not all(plant(growth) for _ in range(trees)):
         return None
     for round_ in range(_ROUNDS):
@@ -132,7 +136,8 @@ def _grow(growth: Growth, loops: int, trees: int, place: Placement) -> nx.MultiG
             if not join(growth, radii):
                 return None
             graph, names = _graph(growth, place.unit)
-            if _parts_cleanly(graph, names[growth.joins[-1][2]], place):
+            joints = (growth.joins[-1][0], growth.joins[-1][2])
+            if all(_parts_cleanly(graph, names[joint], place) for joint in joints if joint in names):
                 break
             growth.joins.pop()
         else:
@@ -291,7 +296,7 @@ def _with_joins(growth: Growth) -> tuple:
     count = len(growth.points)
     for end, curve, target, waves in growth.joins:
         chain = [end, *range(count, count + len(curve)), target]
-        pairs += list(zip(chain[:-1], chain[1:], strict=True))
+        pairs += list(pairwise(chain))
         points.append(curve)
         radii.append(np.full(len(curve), growth.end_radius[end]))
         swell.append(waves)
