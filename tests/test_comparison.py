@@ -146,6 +146,17 @@ def test_radius_and_path_errors_have_the_size_that_was_put_in():
     assert 0 < result["centreline_error"] < 3
 
 
+def test_a_vessel_that_runs_elsewhere_is_missed_and_invented_but_not_cut():
+    nodes = {"root": (0, 0, 0), "u": (10, 0, 0), "v": (50, 0, 0), "end": (60, 0, 0)}
+    outer = [("root", "u"), ("v", "end")]
+    straight, bent = [*outer, ("u", "v")], [*outer, ("u", "v", (20, 12, 0), (40, 12, 0))]
+    result = compare_graphs(tree(bent, nodes), tree(straight, nodes), 1.0)
+    assert (result["false_splits"], result["false_merges"]) == (0, 0)
+    assert result["branches_detected"] == result["branches_precision"] == 2 / 3
+    assert result["terminals_reached"] == 1.0
+    assert result["path_length_error"] == pytest.approx((2 * math.hypot(10, 12) - 20) / 60)
+
+
 def test_a_thick_vessel_allows_its_radius():
     shifted = {name: np.add(pos, (0, 0, 2)) for name, pos in NODES.items()}
     assert compare_graphs(tree(nodes=shifted), tree(), 1.0)["tree_length_detected"] == 0.0
@@ -196,7 +207,9 @@ def test_two_parallel_edges_between_the_same_nodes_are_a_loop():
     single = [*outer, ("u", "v", (30, 10, 0))]
     assert without_places(compare_graphs(tree(double, nodes), tree(double, nodes), 1.0)) == pytest.approx(PERFECT)
     result = compare_graphs(tree(single, nodes), tree(double, nodes), 1.0)
-    # The other arm is as long as the lost one: a lost branch, not a place where the way is torn apart.
+    # The way round the other arm is as long, but it is another vessel.
+    assert (result["false_splits"], result["false_merges"]) == (1, 0)
+    assert result["places"]["false_splits"][0]["place"] == pytest.approx([30, -10, 0], abs=3)
     assert result["branches_detected"] == 3 / 4
     assert result["terminals_reached"] == 1.0
 

@@ -8,7 +8,7 @@ graph jumps, there is a false split or merge.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import networkx as nx
@@ -22,8 +22,9 @@ from vesselsdf.errors import InputError
 
 # ATM'22 (Zhang et al. 2023): a branch counts as detected when at least 80% of its centreline is.
 DETECTED_SHARE = 0.8
-# A jump is a detour of more than twice the length plus this many tolerances: a junction that only moved stays below it.
-DETOUR_SLACK = 6.0
+# Two places are torn apart when the way between them is longer than this many tolerances; where a junction has only
+# moved, it is shorter.
+TORN = 6.0
 
 SHARES = (
     "tree_length_detected",
@@ -124,9 +125,9 @@ def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance
       matching), each to its own kind.
     - `terminals_reached`: reference terminals whose place is joined to the place of their root in the prediction.
 
-    Counts: `false_splits`, places where the reference runs on and the prediction does not (both sides found, and no way
-    between them, or one more than twice as long); `false_merges`, the same with the roles exchanged: bridges and
-    vessels that touch.
+    Counts: `false_splits`, places where the reference runs on between two found points that the prediction does not
+    join there (no way between them, or a long way round through other vessels): cuts, and lost vessels that joined two
+    others; `false_merges`, the same with the roles exchanged: bridges, and vessels that touch.
 
     Errors: `path_length_error`, mean of |predicted / reference length - 1| over the paths from root to reached
     terminals (share); `centreline_error`, mean distance of the found reference points to the predicted centreline (mm);
@@ -145,7 +146,7 @@ def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance
     if len(p.points) == 0 or len(r.points) == 0:
         return _with_an_empty_graph(p, r)
     link_r, link_p = _link(r, p, tolerance, reference=r), _link(p, r, tolerance, reference=r)
-    splits, merges = _jumps(r, p, link_r), _jumps(p, r, link_p)
+    splits, merges = _jumps(r, p, link_r, link_p), _jumps(p, r, link_p, link_r)
     paths, lost = _paths(reference, r, p, link_r)
     return {
         **_coverage(r, link_r, "tree_length_detected", "branches_detected"),
@@ -173,7 +174,10 @@ def sample(graph: nx.MultiGraph, step: float) -> Line:
     for u, v, data in graph.edges(data=True):
         start = data.get("start", u)
         ends.append((position[start], position[v if start == u else u]))
-        lines.append(_resample(np.asarray(data["points"], float), np.asarray(data["radii"], float), step))
+        radii = np.array(data["radii"], dtype=float)
+        # All points at one node are the same point, whichever branch they belong to.
+        radii[[0, -1]] = [graph.nodes[nodes[node]]["radius"] for node in ends[-1]]
+        lines.append(_resample(np.asarray(data["points"], float), radii, step))
     for node in nx.isolates(graph):
         ends.append((position[node], position[node]))
         data = graph.nodes[node]
@@ -239,14 +243,22 @@ def _worst_branches(line: Line, link: Link, most: int = 10) -> list[dict]:
     return places
 
 
-def _jumps(of: Line, on: Line, link: Link) -> Float[np.ndarray, "j 3"]:
-    """Places (mm) where `of` runs on while its image in `on` is torn apart, each place once."""
+def _jumps(of: Line, on: Line, link: Link, back: Link) -> Float[np.ndarray, "j 3"]:
+    """Places (mm) where `of` runs on while its image in `on` is torn apart, each place once; `back` links `on` to `of`.
+
+    Two points of `on` are torn apart when every way between them is long, not counting stretches that have no
+    counterpart in `of`: along those, the vessel is there, but runs elsewhere than in `of`.
+    """
+    inside = np.append(on.branch[:-1] == on.branch[1:], False)
+    shared = inside & back.found & np.roll(back.found, -1)
+    total = np.concatenate([[0.0], np.cumsum(np.where(shared, np.append(np.diff(on.arc), 0.0), 0.0))[:-1]])
+    cost = total - total[on.end_points[on.branch, 0]]
+    on = replace(on, arc=cost, lengths=cost[on.end_points[:, 1]])
+
     k = np.flatnonzero(of.branch[:-1] == of.branch[1:])
-    found = link.found
-    both = k[found[k] & found[k + 1]]
+    both = k[link.found[k] & link.found[k + 1]]
     both = both[link.to[both] != link.to[both + 1]]
-    allowed = 2 * (of.arc[both + 1] - of.arc[both]) + DETOUR_SLACK * link.reach[both]
-    torn = both[on.geodesic(link.to[both], link.to[both + 1]) > allowed]
+    torn = both[on.geodesic(link.to[both], link.to[both + 1]) > TORN * link.reach[both]]
     gaps, reach = _torn_gaps(of, on, link, k)
     places = np.concatenate([(of.points[torn] + of.points[torn + 1]) / 2, gaps])
     return _distinct(places, 2 * np.concatenate([link.reach[torn], reach]))
@@ -265,7 +277,7 @@ def _distinct(places: np.ndarray, reach: np.ndarray) -> np.ndarray:
 
 
 def _torn_gaps(of: Line, on: Line, link: Link, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gaps (pieces of `of` without counterpart) whose found borders no like way in `on` joins: places and reaches."""
+    """Gaps (pieces of `of` without counterpart) whose found borders are torn apart in `on`: places and reaches (mm)."""
     n, found = len(of.points), link.found
     # Points at a node coincide, so they are all found or all not; the node is one more vertex that joins them.
     rows = np.concatenate([k, of.end_points.ravel()])
@@ -285,9 +297,8 @@ def _torn_gaps(of: Line, on: Line, link: Link, k: np.ndarray) -> tuple[np.ndarra
             continue
         members = np.flatnonzero(missing[:n] & (piece[:n] == label))
         reach = float(link.reach[rim].max())
-        allowed = 2 * of.weights[members].sum() + DETOUR_SLACK * reach
         first, second = np.triu_indices(len(rim), 1)
-        joined = on.geodesic(link.to[rim[first]], link.to[rim[second]]) <= allowed
+        joined = on.geodesic(link.to[rim[first]], link.to[rim[second]]) <= TORN * reach
         ties = coo_matrix((np.ones(joined.sum()), (first[joined], second[joined])), shape=(len(rim),) * 2)
         parts, _ = connected_components(ties, directed=False)
         middle = of.points[members].mean(axis=0)

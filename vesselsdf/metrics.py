@@ -78,13 +78,19 @@ TABLE: tuple[Row, ...] = (
 )
 
 
-def evaluate(prediction: Volume, reference: Volume, tolerance: float | None = None) -> dict[str, Any]:
+def evaluate(
+    prediction: Volume,
+    reference: Volume,
+    tolerance: float | None = None,
+    names: tuple[str, str] = ("the prediction", "the reference"),
+) -> dict[str, Any]:
     """Measure `prediction` against `reference`: a flat dict with every key of `TABLE`, and `tolerance`, `places`, ...
 
     prediction, reference: on one grid; each a mask (bool or whole numbers, vessel where above 0) or a signed distance
         in mm (floats with negative values, vessel where at or below 0).
     tolerance: mm, for `nsd` and the graph group (see `comparison.compare_graphs`). None: the longest edge of a voxel,
         so that a step of one voxel in any direction is forgiven.
+    names: what error messages call the two, as the paths they come from.
 
     What each metric is, its source and its value for empty masks stands with its function: `overlap`,
     `surface_distance`, `comparison`, and `topology_errors` here. Both masks empty: perfect scores, and `both_empty` is
@@ -101,12 +107,12 @@ def evaluate(prediction: Volume, reference: Volume, tolerance: float | None = No
     >>> result["recall"], result["beta0_error"], result["terminals_reached"]
     (0.5, 0, 0.0)
     """
-    check_same_grid(prediction, reference, ("the prediction", "the reference"))
+    check_same_grid(prediction, reference, names)
     if tolerance is None:
         tolerance = max(reference.spacing)
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise InputError(f"tolerance is {tolerance}; it must be a positive number of millimetres.")
-    p, r = vessel_mask(prediction, "the prediction"), vessel_mask(reference, "the reference")
+    p, r = vessel_mask(prediction, names[0]), vessel_mask(reference, names[1])
     spacing = reference.spacing
     distances = surface_distances(p, r, spacing)
     topology, topology_places = topology_errors(p, r, reference.affine)
@@ -273,7 +279,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
             writer.writerow([result.get("case", position), *("" if value != value else value for value in values)])
 
 
-def _number(value: float) -> str:
+def _number(value: float | int) -> str:
     if value != value:
         return "n/a"
     return str(value) if isinstance(value, int) else f"{value:.3f}"

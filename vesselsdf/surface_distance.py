@@ -9,13 +9,14 @@ Beyond the border of the volume lies background, so a vessel that leaves the vol
 import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import permutations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from vesselsdf.marching import MIDPOINTS, bounding_box, case_codes, table
+from vesselsdf.marching import CORNERS, MIDPOINTS, bounding_box, case_codes, table
 
 # Thin surfaces are near each other, and a tree over their elements is then far cheaper than a distance transform of the
 # box. Elements farther than this (in voxels) are few, or the masks differ so much that the transform is the better way.
@@ -80,6 +81,8 @@ def nsd(distances: SurfaceDistances, tolerance: float) -> float:
     """
     if distances.both_empty:
         return 1.0
+    # Distances are sums of voxel edges, often exactly the tolerance; rounding must not decide then.
+    tolerance = tolerance * (1 + 1e-6)
     near = distances.prediction_areas[distances.prediction <= tolerance].sum()
     near += distances.reference_areas[distances.reference <= tolerance].sum()
     return float(near / (distances.prediction_areas.sum() + distances.reference_areas.sum()))
@@ -157,14 +160,22 @@ def _surface_cells(mask: np.ndarray) -> tuple[Int[np.ndarray, "n 3"], Shaped[np.
 
 @cache
 def _case_areas(spacing: Spacing) -> Float[np.ndarray, "256"]:
-    """Area (mm2) of the marching-cubes triangles of each case of a cube of eight voxels, the same for mirror images."""
+    """Area (mm2) of the marching-cubes triangles of each case of a cube of eight voxels.
+
+    Bent loops can be filled in several ways; the mean over the 48 images of the cube does not depend on the choice, so
+    flipped and turned volumes have the same areas.
+    """
     _, count, triangles = table()
-    a, b, c = (MIDPOINTS[triangles[:, k]] * spacing for k in range(3))
-    areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-    of_case = np.bincount(np.repeat(np.arange(256), count), areas, minlength=256)
-    # Bent loops can be filled in several ways; the mean over the mirror images does not depend on the choice.
-    bits = np.arange(256)[:, None] >> np.arange(8) & 1
-    return np.mean([of_case[bits @ (1 << (np.arange(8) ^ mirror))] for mirror in range(8)], axis=0)
+    inside = np.arange(256)[:, None] >> np.arange(8) & 1
+    areas = []
+    for axes in permutations(range(3)):
+        steps = np.array(spacing)[list(axes)]
+        a, b, c = (MIDPOINTS[triangles[:, k]] * steps for k in range(3))
+        each = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+        of_case = np.bincount(np.repeat(np.arange(256), count), each, minlength=256)
+        corners = CORNERS[:, axes] @ np.array([1, 2, 4])
+        areas += [of_case[inside @ (1 << (corners ^ mirror))] for mirror in range(8)]
+    return np.mean(areas, axis=0)
 
 
 def _nearest(cells: np.ndarray, others: np.ndarray, steps: np.ndarray, shape: tuple) -> Float[np.ndarray, " n"]:
