@@ -78,6 +78,8 @@ def exact_edges(
     voxels: Int[np.ndarray, "n 3"], pairs: Int[np.ndarray, "m 2"], spacing: Float[np.ndarray, "3"]
 ) -> Int[np.ndarray, "k 2"]:
     """The edges to keep so that the graph has the beta0 and beta1 of the voxels; see the head of this module."""
+    if len(pairs) == 0:
+        return pairs
     n = len(voxels)
     adjacency = sparse.coo_matrix((np.ones(len(pairs), dtype=np.int32), pairs.T), shape=(n, n)).tocsr()
     adjacency = adjacency + adjacency.T
