@@ -79,11 +79,14 @@ def shared_features(
     affine[:3, 3] += affine[:3, :3] @ corner
     common, union = p & g, p | g
     betti = [betti_numbers(mask) for mask in (p, g, common, union)]
-    core = collapse(common, np.zeros_like(common))
-    shared, lost = differences(core, common, p, union, betti[0], affine)
+    shared = list(betti[0])
+    lost: list[Difference] = []
     invented: list[Difference] = []
-    if tuple(shared) != betti[1]:
-        _, invented = differences(core, common, g, union, betti[1], affine)
+    if not np.array_equal(p, g):
+        core = collapse(common, np.zeros_like(common))
+        shared, lost = differences(core, common, p, union, betti[0], affine)
+        if tuple(shared) != betti[1]:
+            _, invented = differences(core, common, g, union, betti[1], affine)
     return {
         k: {
             "betti_p": betti[0][k],

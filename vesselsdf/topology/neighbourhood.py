@@ -3,7 +3,11 @@
 Strategy: the 3x3x3 neighbourhood of a voxel is one 27-bit number, and a whole array of them is decided at once by
 bit-parallel arithmetic. `Voxels` keeps, for each position, the 9 bits of its (y, z) plane, so that a neighbourhood
 costs three reads, and a removed voxel nine writes.
+
+The innermost functions, called hundreds of times for a mask, are exempt from the type checks that tests switch on.
 """
+
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32
@@ -51,6 +55,7 @@ def simple(codes: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     return result
 
 
+@no_type_check
 def euler_of_contact(neighbours: UInt32[np.ndarray, " n"]) -> np.ndarray:
     """Euler number of the part of the centre's surface that the neighbours cover, int8.
 
@@ -69,6 +74,7 @@ def euler_of_contact(neighbours: UInt32[np.ndarray, " n"]) -> np.ndarray:
     return count(CORNERS) - count(EDGES) + count(FACES)
 
 
+@no_type_check
 def connected(neighbours: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Whether the neighbours of each centre form one 26-component: a flood from the lowest bit reaches all of them."""
     reached = neighbours & (~neighbours + np.uint32(1))
@@ -100,6 +106,7 @@ class Voxels:
         for offset, bit in self.offsets:
             self.planes[members - offset] |= bit
 
+    @no_type_check
     def neighbourhoods(self, voxels: Int64[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
         """The 27-bit neighbourhood of each voxel, itself included."""
         codes = self.planes[voxels + self.x_step].astype(np.uint32)
@@ -109,6 +116,7 @@ class Voxels:
         codes |= self.planes[voxels - self.x_step]
         return codes
 
+    @no_type_check
     def remove(self, voxels: Int64[np.ndarray, " n"]) -> None:
         """Take distinct members out of the set."""
         for offset, bit in self.offsets:

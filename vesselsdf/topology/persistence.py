@@ -138,20 +138,19 @@ def diagram_distances(
 
 
 def check_field(sdf: Shaped[np.ndarray, "..."], name: str = "sdf") -> np.ndarray:
-    """The field as a 3D floating array; InputError for another shape, no voxels, NaN or infinite values."""
+    """The field itself, if it is 3D, has voxels, and all of them are finite numbers; else InputError."""
     if sdf.ndim != 3 or sdf.size == 0:
         raise InputError(f"{name} has shape {sdf.shape}; give a 3D field (x, y, z) with voxels in it.")
     if sdf.dtype.kind not in "fiu":
         raise InputError(f"{name} has dtype {sdf.dtype}; give a distance in mm, negative inside the vessel.")
-    field = sdf.astype(np.float64)
-    if not np.isfinite(field).all():
+    if not np.isfinite(sdf).all():
         raise InputError(f"{name} has NaN or infinite values; replace them by a finite distance.")
-    return field
+    return sdf
 
 
 def pairs(sdf: np.ndarray, band: float | int | None) -> list[tuple]:
     """Bars of the field (clipped to the band) as (dimension, birth, death, birth voxel, death voxel or None)."""
-    field = check_field(sdf)
+    field = check_field(sdf).astype(np.float64)
     corner = np.zeros(3, np.int64)
     if band is not None:
         if not band > 0:

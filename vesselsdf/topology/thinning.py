@@ -11,6 +11,7 @@ change, for any input: bars of even width, solid cubes, hollow shells (which sta
 """
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped, UInt32
@@ -194,6 +195,7 @@ def peel(
     return np.concatenate([fixed, *pending])
 
 
+@no_type_check
 def sweep(state: Voxels, pending: list, seen: list, lattice: int, ends: "Ends | None") -> bool:
     """Remove the removable voxels of one sub-lattice; True if there were any. Updates the lists in place."""
     voxels = pending[lattice]
@@ -234,6 +236,7 @@ class Ends:
         self.depth = np.zeros(int(np.prod(voxels.shape)), np.float32)
         self.depth[voxels.members] = depth
 
+    @no_type_check
     def found(self, voxels: Int64[np.ndarray, " n"], codes: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Whether each voxel, with its neighbourhood as it is now, is the end of a branch."""
         ends = np.bitwise_count(codes & ~CENTRE) == 1
