@@ -28,6 +28,7 @@ ROUNDS = 4
 RING = 0.7
 # Points nearer to a junction than this many of its radii are not centred: the section there is not one vessel's.
 JUNCTION_ZONE = 1.3
+MAX_TAPER = 0.2
 
 
 @dataclass(frozen=True)
@@ -252,20 +253,21 @@ def end_at(
     graph: nx.MultiGraph, node: int, points: Float[np.ndarray, "n 3"], radii: Float[np.ndarray, " n"], field: Field
 ) -> tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, " m"]]:
     """The branch with its last stretch led straight into `node`: a junction as it lies, or an end, which is placed."""
+    slope = 0.0
     if graph.degree(node) > 2:
         target = graph.nodes[node]["pos"]
     else:
         keep = last_full_section(points, radii)
         points, radii = points[: keep + 1], radii[: keep + 1]
-        target = place_end(points, float(radii[-1]), field)
+        target, slope = place_end(points, radii, field)
         graph.nodes[node]["pos"] = target
     step = float(field.spacing.min())
     gap = float(np.linalg.norm(target - points[-1]))
     if gap < step / 4 and len(points) > 1:
         return np.concatenate([points[:-1], target[None]]), radii
-    count = max(1, round(gap / step))
-    tail = points[-1] + (target - points[-1]) * (np.arange(1, count + 1) / count)[:, None]
-    return np.concatenate([points, tail]), np.concatenate([radii, np.full(count, radii[-1])])
+    along = np.arange(1, (count := max(1, round(gap / step))) + 1) / count
+    tail = points[-1] + (target - points[-1]) * along[:, None]
+    return np.concatenate([points, tail]), np.concatenate([radii, np.maximum(radii[-1] + slope * gap * along, 0.0)])
 
 
 def last_full_section(points: Float[np.ndarray, "n 3"], radii: Float[np.ndarray, " n"]) -> int:
@@ -275,23 +277,31 @@ def last_full_section(points: Float[np.ndarray, "n 3"], radii: Float[np.ndarray,
     return max(int(clear[-1]) if len(clear) else 0, (len(points) - 1) // 2)
 
 
-def place_end(points: Float[np.ndarray, "n 3"], radius: float, field: Field) -> Float[np.ndarray, "3"]:
-    """End of the axis that runs through `points`: one radius before the tip of the vessel, or the grid's border."""
+def place_end(
+    points: Float[np.ndarray, "n 3"], radii: Float[np.ndarray, " n"], field: Field
+) -> tuple[Float[np.ndarray, "3"], float]:
+    """End of the axis through `points`, and the slope of the radius towards it.
+
+    The end lies one radius (of the vessel as it tapers on) before the tip, or where the axis leaves the grid.
+    """
+    radius = float(radii[-1])
     away = np.linalg.norm(points - points[-1], axis=1)
-    far = np.flatnonzero(away >= max(radius, 2 * field.voxel))
-    origin = points[far[-1]] if len(far) else points[0]
-    size = float(np.linalg.norm(points[-1] - origin))
+    far = np.flatnonzero(away >= max(2 * radius, 3 * field.voxel))
+    origin = int(far[-1]) if len(far) else 0
+    size = float(np.linalg.norm(points[-1] - points[origin]))
     if size == 0:
-        return points[-1]
-    direction = (points[-1] - origin) / size
+        return points[-1], 0.0
+    direction = (points[-1] - points[origin]) / size
+    # A steeper change than this over a few voxels is noise or a junction, not a taper.
+    slope = float(np.clip((radius - radii[origin]) / size, -MAX_TAPER, MAX_TAPER))
     ahead = np.arange(0, 4 * radius + 4 * field.voxel, field.voxel / 4)
     ray = points[-1] + ahead[:, None] * direction
     values, outside = field(ray), ~field.within(ray)
     beyond = np.flatnonzero((values > 0) | outside)
     if not len(beyond) or beyond[0] == 0:
-        return points[-1]
+        return points[-1], slope
     k = int(beyond[0])
     if outside[k]:
-        return ray[k - 1]
+        return ray[k - 1], slope
     tip = ahead[k - 1] - values[k - 1] / (values[k] - values[k - 1]) * (ahead[k] - ahead[k - 1])
-    return points[-1] + max(tip - radius, 0.0) * direction
+    return points[-1] + max(tip - radius, 0.0) / (1 + slope) * direction, slope
