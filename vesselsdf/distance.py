@@ -2,7 +2,8 @@
 
 Strategy: both are a minimum over many primitives (wall patches, round cones) of a 1-Lipschitz distance. The grid is
 halved recursively into blocks; a block keeps only the primitives that can still be nearest to one of its voxels, which
-the Lipschitz bound decides exactly. So nothing is approximated, the cost follows the band, and all of it is flat numpy.
+the Lipschitz bound decides exactly. So the search approximates nothing, its cost follows the band, and all of it is
+flat numpy. Only distances far from a mask's wall take a short cut, by scipy's feature transform.
 """
 
 from collections.abc import Callable
@@ -10,13 +11,13 @@ from collections.abc import Callable
 import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
+from scipy.ndimage import distance_transform_edt
 
 from vesselsdf.errors import InputError
 
-_DISC = 0.5  # radius of a wall disc in voxels; with the two below chosen on random tubes, radii 1 to 6 voxels
-_WINDOW = 1
+_DISC = 0.5  # radius of a wall disc in voxels; with the next chosen on random tubes, radii 1 to 6 voxels
 _SIGMA = 0.65
-_SHARE = 0.05
+_NEAR = 4.0  # voxels from the wall up to which the nearest disc is searched exactly
 _PAIRS_AT_ONCE = 1 << 16  # block-primitive pairs per step: the temporaries stay in the second-level cache
 
 Evaluate = Callable[[Int[np.ndarray, " n"], Float32[np.ndarray, "3 n"]], Callable]
@@ -27,16 +28,19 @@ def signed_distance(
 ) -> Float32[np.ndarray, "x y z"]:
     """Signed distance in mm of a binary label, negative inside; the wall lies between voxel centres.
 
-    The wall is a set of small discs, one for each voxel that has a face neighbour of the other kind. Where the
-    neighbour along an axis differs, the wall crosses that axis half a spacing away; these per-axis distances combine to
-    the distance of the plane through the crossings, `d = 1 / sqrt(sum_axis 1 / d_axis**2)`, the initialisation of fast
-    marching (Sethian 1999; Adalsteinsson and Sethian 1995). Distances to the discs are exact at any range, also on
-    anisotropic grids; the sign is always the mask's, and no value is zero.
+    The wall is a set of small discs, one between every two face neighbours that differ. As in the first-order
+    initialisation of fast marching (Sethian 1999) it crosses the axis between the two centres, and its normal comes
+    from the mask around them; where exactly it crosses is where a narrow Gaussian mean of the mask passes one half,
+    kept between the two centres. So the mask's topology never changes, on anisotropic grids neither, and on round tubes
+    the mean error within 3 voxels of the wall is about 0.12 voxel (half-way crossings: 0.2). Up to 4 voxels from the
+    wall distances to the discs are exact. Beyond that the wall voxel comes from an exact Euclidean feature transform
+    and the distance goes through that voxel: 0.15 voxel too far on average, less than one always (measured). The sign
+    is always the mask's, and no value is zero.
 
     Args:
-        mask: (X, Y, Z) bool, true inside the vessel.
+        mask: (X, Y, Z) bool, true inside the vessel. The vessel is taken to go on beyond the faces of the box.
         spacing: voxel edge lengths in mm.
-        band: in mm; values beyond are clipped to +-band, which saves time. None: exact everywhere.
+        band: in mm; values beyond are clipped to +-band. Up to 4 voxels this saves nearly all of the time.
 
     Raises:
         InputError: the mask is empty or full (it has no wall), or the spacing is not positive.
@@ -52,13 +56,48 @@ def signed_distance(
     if inside == 0 or inside == mask.size:
         kind = "empty (no voxel is vessel)" if inside == 0 else "full (every voxel is vessel)"
         raise InputError(f"the mask of shape {mask.shape} is {kind} and has no wall; give a mask with both kinds.")
-    points, normals = _wall_discs(mask, steps)
-    field = _minimum_over_blocks(
-        _disc_distance(points, normals, _DISC * steps.min()), len(points), mask.shape, steps, band
-    )
+    points, normals, voxels, owners = _wall_discs(mask, steps)
+    near = _NEAR * float(steps.max()) if band is None else min(band, _NEAR * float(steps.max()))
+    discs = _disc_distance(points, normals, _DISC * steps.min())
+    field = _minimum_over_blocks(discs, len(points), mask.shape, steps, near)
+    if band is None or band > near:
+        _fill_far(field, near, voxels, _mean_by(owners, np.tile(points, (2, 1))), steps, band)
     # A disc can pass through the centre of a neighbouring voxel at a sharp corner; the mask still decides the sign.
     np.maximum(field, np.float32(0.05 * steps.min()), out=field)
     return np.negative(field, out=field, where=mask)
+
+
+def _fill_far(field, near: float, voxels, places, spacing, band: float | None) -> None:
+    """Replace the values at `near` by the lesser of two upper bounds that go through the nearest wall voxel.
+
+    One ends at the place of the wall in that voxel, the other goes to its centre and on to its nearest disc.
+    voxels: (3, m) indices of the wall voxels; places: (m, 3) mm.
+    """
+    margin = np.array(field.shape) if band is None else np.ceil(band / spacing).astype(int) + 1
+    low = np.maximum(voxels.min(1) - margin, 0)
+    high = np.minimum(voxels.max(1) + margin + 1, field.shape)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    owner = np.full(high - low, -1, np.int32)
+    owner[tuple(voxels - low[:, None])] = np.arange(voxels.shape[1], dtype=np.int32)
+    nearest = distance_transform_edt(owner < 0, sampling=spacing, return_distances=False, return_indices=True)
+    if band is not None:
+        field[field >= near] = band
+    wall, centres, gaps = places.astype(np.float32), (voxels.T * spacing).astype(np.float32), field[tuple(voxels)]
+    axes = [np.arange(a, b, dtype=np.float32) * np.float32(h) for a, b, h in zip(low, high, spacing, strict=True)]
+    for x, part in enumerate(field[box]):
+        y, z = np.nonzero(part >= near)
+        by = owner[tuple(index[x, y, z] for index in nearest)]
+        place = np.stack([np.full(len(y), axes[0][x]), axes[1][y], axes[2][z]], axis=1)
+        distance = np.minimum(
+            np.linalg.norm(place - wall[by], axis=1), np.linalg.norm(place - centres[by], axis=1) + gaps[by]
+        )
+        part[y, z] = np.clip(distance, near, band)
+
+
+def _mean_by(owners: Int[np.ndarray, " n"], values: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "m 3"]:
+    """Mean of the values of each owner."""
+    count = np.bincount(owners)
+    return np.stack([np.bincount(owners, column) / count for column in values.T], axis=1)
 
 
 def tube_distance(
@@ -115,7 +154,7 @@ def _minimum_over_blocks(
     out = np.full(shape, limit, np.float32)
     size = 1 << int(max(shape) - 1).bit_length()
     slack = np.float32(1e-5 * np.linalg.norm(np.asarray(shape) * spacing))  # float32 rounding of the distances
-    stack = [(size, np.zeros((3, 1), np.int32), np.array([count]), np.arange(count))]
+    stack: list[tuple] = [(size, np.zeros((3, 1), np.int32), np.array([count]), np.arange(count))]
     while stack:
         size, origins, counts, ids = stack.pop()
         if len(ids) > _PAIRS_AT_ONCE and len(counts) > 1:
@@ -231,51 +270,46 @@ def _disc_distance(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, 
     return prepare
 
 
-def _wall_discs(
-    mask: Bool[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]
-) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
-    """Centres (mm) and unit normals of one wall disc for every pair of face neighbours that differ."""
-    padded = np.pad(mask, _WINDOW + 1, mode="edge")
+def _wall_discs(mask: Bool[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]) -> tuple:
+    """One wall disc for every two face neighbours that differ: centres and unit normals (n, 3), mm.
+
+    Then the voxels (3, m) at the wall, and which of them lie at each disc (2n,): the n lower ones, then the n upper.
+    """
+    padded = np.pad(mask, 1, mode="edge")
     flat = padded.ravel()
     strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
-    corner = int(strides.sum()) * (_WINDOW + 1)
-    lower, upper, axes = [], [], []
-    for axis in range(3):
-        first = np.array(np.nonzero(np.diff(mask, axis=axis)))
-        lower.append(strides @ first + corner)
-        upper.append(lower[-1] + strides[axis])
-        axes.append(np.full(first.shape[1], axis))
-    low, high, axis = (np.concatenate(part) for part in (lower, upper, axes))
-    voxels, where = np.unique(np.concatenate([low, high]), return_inverse=True)
+    crossings = [np.array(np.nonzero(np.diff(mask, axis=axis))) for axis in range(3)]
+    axis = np.repeat(np.arange(3), [found.shape[1] for found in crossings])
+    low = strides @ (np.concatenate(crossings, axis=1) + 1)
+    high = low + strides[axis]
+    voxels, owners = np.unique(np.concatenate([low, high]), return_inverse=True)
     mean, gradient = _local_moments(flat, voxels, strides)
-    at_low, at_high = where[: len(low)], where[len(low) :]
-    normals = (gradient[at_low] + gradient[at_high]) / spacing
+    at_low, at_high = np.split(owners, 2)
     step = np.eye(3)[axis]
+    normals = (gradient[at_low] + gradient[at_high]) / spacing
     normals = np.where((np.abs(normals).sum(1) > 1e-9)[:, None], normals, step)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    difference = mean[at_high] - mean[at_low]
-    rising = np.where(flat[high], 1.0, -1.0)
-    share = (0.5 - mean[at_low]) / np.where(difference * rising > 1e-9, difference, np.inf)
-    share = np.where(difference * rising > 1e-9, share, 0.5)
-    share = np.clip(share, _SHARE, 1 - _SHARE)
-    index = np.stack(np.unravel_index(low, padded.shape), axis=1) - (_WINDOW + 1)
-    return (index + share[:, None] * step) * spacing, normals
+    # The Gaussian means pass one half between the two centres; where they do not (thin sheets), half-way.
+    difference = (mean[at_high] - mean[at_low]) * np.where(flat[high], 1, -1)
+    rise = np.where(flat[high], 0.5 - mean[at_low], mean[at_low] - 0.5)
+    share = np.where(difference > 1e-9, rise / np.where(difference > 1e-9, difference, 1.0), 0.5)
+    index = np.stack(np.unravel_index(low, padded.shape), axis=1) - 1
+    points = (index + np.clip(share, 0.05, 0.95)[:, None] * step) * spacing
+    return points, normals, np.stack(np.unravel_index(voxels, padded.shape)) - 1, owners
 
 
-def _local_moments(flat, voxels, strides):
-    """Weighted mean and gradient of the mask in the window around each voxel, in voxel units."""
-    mean = np.zeros(len(voxels))
-    gradient = np.zeros((len(voxels), 3))
-    total = 0.0
-    for offset in np.ndindex(*(2 * _WINDOW + 1,) * 3):
-        shift = np.array(offset) - _WINDOW
+def _local_moments(
+    flat: Bool[np.ndarray, " n"], voxels: Int[np.ndarray, " m"], strides: Int[np.ndarray, "3"]
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, "m 3"]]:
+    """Gaussian mean of the mask over the 27 voxels around each voxel, and a multiple of its gradient, in voxels."""
+    mean, gradient, total = np.zeros(len(voxels)), np.zeros((len(voxels), 3)), 0.0
+    for offset in np.ndindex(3, 3, 3):
+        shift = np.array(offset) - 1
         weight = np.exp(-0.5 * (shift @ shift) / _SIGMA**2)
         value = weight * flat[voxels + int(strides @ shift)]
         total += weight
         mean += value
-        for a in range(3):
-            if shift[a]:
-                gradient[:, a] += shift[a] * value
+        gradient += value[:, None] * shift
     return mean / total, gradient
 
 

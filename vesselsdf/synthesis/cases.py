@@ -16,7 +16,7 @@ from vesselsdf.volume import Volume, write_volume
 
 @dataclass(frozen=True)
 class SyntheticCase:
-    """One case: `image` (float32; coarser along z if its slices are thick), `label` (uint8), `sdf` (float32 mm), `graph`."""
+    """`image` (float32; coarser along z if its slices are thick), `label` (uint8), `sdf` (float32 mm) and `graph`."""
 
     image: Volume
     label: Volume
@@ -99,7 +99,7 @@ def _grow_with_loops(seed: int, shape, spacing, loops: range, branches: int, set
 def grid_affine(
     shape: tuple[int, int, int], spacing: tuple[float, float, float], generator: np.random.Generator | None
 ) -> Float[np.ndarray, "4 4"]:
-    """Affine with the grid's centre near the origin; a generator tilts it by some degrees and flips or permutes axes."""
+    """Affine with the grid's centre at the origin; a generator tilts it by some degrees, flips and permutes axes."""
     axes = np.eye(3)
     if generator is not None:
         angles = np.deg2rad(generator.uniform(-15, 15, 3))
@@ -126,7 +126,7 @@ def transformed(graph: nx.MultiGraph, matrix: Float[np.ndarray, "4 4"]) -> nx.Mu
 
 
 def write_case(case: SyntheticCase, folder: str | Path, name: str) -> list[Path]:
-    """Write `images/NAME.nii.gz`, `labels/NAME.nii.gz` and `sdf/NAME.nii.gz`; returns the paths. Graphs: `graph_files`."""
+    """Write `images/NAME.nii.gz`, `labels/NAME.nii.gz` and `sdf/NAME.nii.gz`; returns the paths (no graph)."""
     written = []
     for kind, volume in (("images", case.image), ("labels", case.label), ("sdf", case.sdf)):
         path = Path(folder) / kind / f"{name}.nii.gz"

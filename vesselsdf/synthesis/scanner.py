@@ -133,7 +133,7 @@ def _ct(vessel, generator: np.random.Generator) -> tuple:
     if generator.random() < 0.4:
         _put(image, -1000, _outside(vessel, generator))
     if generator.random() < 0.75:
-        _put_bone(image, vessel, size, generator)
+        _put_bone(image, size, generator)
     brightness = np.float32(40 + contrast) * (
         1 + np.float32(draw(0.02, 0.1)) * smooth_field(shape, size * 0.3, generator)
     )
@@ -144,21 +144,21 @@ def _ct(vessel, generator: np.random.Generator) -> tuple:
     return image, contrast
 
 
-def _put_bone(image, vessel, size: int, generator: np.random.Generator) -> None:
+def _put_bone(image, size: int, generator: np.random.Generator) -> None:
     """Blobs or curved plates, brighter than most vessels, with a dense shell around a spongy inside."""
     draw = generator.uniform
     field = smooth_field(image.shape, size * draw(0.12, 0.35), generator)
+    level = float(draw(1.2, 2.2))
+    bone = _above(field, level, 0.1)
     if generator.random() < 0.4:
-        field = draw(0.08, 0.25) - np.abs(field - draw(-0.8, 0.8)) + 2  # a sheet around a level surface
+        field = -np.abs(field - np.float32(draw(-0.8, 0.8)))  # a plate around a level surface
+        level = -float(draw(0.08, 0.25))
         window = _above(smooth_field(image.shape, size * 0.4, generator), draw(0, 0.8), 0.3)
-        level = 2.0
-    else:
-        window, level = 1.0, draw(1.2, 2.2)
-    bone = _above(field, level, 0.1) * window
+        bone = _above(field, level, 0.1) * window
     shell = bone * (1 - _above(field, level + draw(0.15, 0.4), 0.15))
     inside = np.float32(draw(150, 450)) + np.float32(draw(30, 120)) * _texture(image.shape, generator)
     image += bone * (inside - image)
-    image += shell * (np.float32(draw(600, 1400)) - image)
+    _put(image, draw(600, 1400), shell)
 
 
 def _outside(vessel, generator: np.random.Generator) -> Float32[np.ndarray, "x y z"]:
@@ -166,11 +166,9 @@ def _outside(vessel, generator: np.random.Generator) -> Float32[np.ndarray, "x y
     shape, size = vessel.shape, max(vessel.shape)
     normal = generator.normal(size=3)
     normal /= np.linalg.norm(normal)
-    place = sum(
-        np.float32(n) * np.arange(s, dtype=np.float32).reshape([-1 if a == i else 1 for i in range(3)])
-        for a, (n, s) in enumerate(zip(normal, shape, strict=True))
-    )
-    place = place + np.float32(0.06 * size) * smooth_field(shape, 0.4 * size, generator)
+    x, y, z = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    place = (normal[0] * x + normal[1] * y + normal[2] * z).astype(np.float32)
+    place += np.float32(0.06 * size) * smooth_field(shape, 0.4 * size, generator)
     inside = vessel > 0
     reach = float(place[inside].max()) if inside.any() else float(np.median(place))
     level = max(float(np.quantile(place[::4, ::4, ::4], generator.uniform(0.5, 0.9))), reach + 3)
@@ -206,7 +204,7 @@ def _mr(vessel, generator: np.random.Generator) -> tuple:
 
 
 def _microscopy(vessel, generator: np.random.Generator) -> tuple:
-    """Two-photon stack of labelled plasma: bright uneven vessels, dark tissue with haze, cell bodies, fading with depth."""
+    """Two-photon stack of labelled plasma: bright uneven vessels, dark tissue with haze and cells, fading with depth."""
     shape, draw = vessel.shape, generator.uniform
     size = max(min(shape), 32)
     peak = float(draw(80, 255))
@@ -239,7 +237,7 @@ def _gaussian(image, sigma: float, contrast: float, generator: np.random.Generat
 
 
 def _rician(image, sigma: float, contrast: float, generator: np.random.Generator):
-    """Magnitude of a complex signal with Gaussian noise (Gudbjartsson and Patz 1995); sometimes zeroed below a threshold."""
+    """Magnitude of a complex signal with noise (Gudbjartsson and Patz 1995); sometimes zeroed below a threshold."""
     real = image + np.float32(sigma) * _white(image.shape, generator)
     noisy = np.hypot(real, np.float32(sigma) * _white(image.shape, generator))
     if generator.random() < 0.15:

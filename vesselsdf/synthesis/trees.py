@@ -175,8 +175,8 @@ def _parts_cleanly(graph: nx.MultiGraph, node: int, place: Placement) -> bool:
     low = np.floor((centre - wide) / place.spacing)
     affine = np.diag([*place.spacing, 1.0])
     affine[:3, 3] = low * place.spacing
-    shape = tuple(int(n) for n in np.ceil((centre + wide) / place.spacing) - low + 1)
-    return betti_numbers(tube_distance(part, shape, affine, band=0.5 * place.unit) <= 0) == (1, 0, 0)
+    x, y, z = (int(n) for n in np.ceil((centre + wide) / place.spacing) - low + 1)
+    return betti_numbers(tube_distance(part, (x, y, z), affine, band=0.5 * place.unit) <= 0) == (1, 0, 0)
 
 
 def _cut(growth: Growth, gone: Bool[np.ndarray, " n"]) -> None:
