@@ -12,18 +12,23 @@ import numpy as np
 from vesselsdf import scales
 from vesselsdf.checkpoint import Model, load_model, save_model
 from vesselsdf.config import RunConfig, save_config
+from vesselsdf.data import by_stem, stem
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
-from vesselsdf.evaluation import choose_threshold, evaluate_case, quick_figures, summarise_cases
+from vesselsdf.evaluation import across_levels, choose_threshold, evaluate_case, quick_figures, summarise_cases
 from vesselsdf.files import write_json
-from vesselsdf.inference import predict
+from vesselsdf.graph_files import write_json as write_graph_json
+from vesselsdf.graph_files import write_swc
+from vesselsdf.inference import estimate, predict
 from vesselsdf.metrics import evaluate as evaluate_volumes
+from vesselsdf.metrics import summarise, write_csv
 from vesselsdf.network import VesselNet
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
 from vesselsdf.sampling import prepare
 from vesselsdf.sources import LabelledCase, Source, open_source
+from vesselsdf.synthesis.cases import synthetic_case, write_case
 from vesselsdf.volume import Volume, check_image, check_mask, read_volume
 
 log = logging.getLogger(__name__)
@@ -153,6 +158,84 @@ def evaluate(prediction: Volume | str | Path, reference: Volume | str | Path) ->
     p, p_name, _ = _opened(prediction, None)
     r, r_name, _ = _opened(reference, None)
     return evaluate_volumes(p, r, names=(p_name, r_name))
+
+
+def evaluate_files(prediction: str | Path, reference: str | Path, levels: bool = False) -> dict[str, Any]:
+    """Compare files, or two folders of files with the same stems; `levels` adds what survives at coarser levels."""
+    results = []
+    for name, p_path, r_path in track(_pairs(Path(prediction), Path(reference)), "evaluate", unit="case"):
+        p, r = read_volume(p_path), read_volume(r_path)
+        result = {"case": name, "metrics": evaluate_volumes(p, r, names=(str(p_path), str(r_path)))}
+        if levels:
+            result |= across_levels(_as_distance(p, str(p_path)), _as_distance(r, str(r_path)))
+        results.append(result)
+    return {"cases": results, "mean": {"metrics": summarise([{"case": r["case"], **r["metrics"]} for r in results])}}
+
+
+def _pairs(prediction: Path, reference: Path) -> list[tuple[str, Path, Path]]:
+    for path in (prediction, reference):
+        if not path.exists():
+            raise InputError(f"There is no file or folder at {path}; check the path.")
+    if prediction.is_dir() != reference.is_dir():
+        raise InputError(f"{prediction} and {reference} must both be files or both be folders.")
+    if not prediction.is_dir():
+        return [(stem(prediction), prediction, reference)]
+    predicted, references = by_stem(prediction), by_stem(reference)
+    missing = sorted(set(references) - set(predicted))
+    if missing or not references:
+        what = f"no prediction for {', '.join(missing[:5])}" if missing else "no readable volumes"
+        raise InputError(f"{prediction} and {reference}: {what}; files are paired by their names without suffix.")
+    return [(name, predicted[name], references[name]) for name in sorted(references)]
+
+
+def _as_distance(volume: Volume, name: str) -> Volume:
+    if volume.array.dtype.kind == "f" and volume.array.min() < 0:
+        return volume
+    check_mask(volume, name)
+    return volume.with_array(_mask_distance(volume, name))
+
+
+def save_evaluation(report: dict[str, Any], folder: str | Path) -> None:
+    """Write `evaluation.json` (everything) and `evaluation.csv` (one line a case) to `folder`."""
+    write_json(Path(folder) / "evaluation.json", report)
+    write_csv([{"case": case["case"], **case["metrics"]} for case in report["cases"]], Path(folder) / "evaluation.csv")
+
+
+def topology_differences(report: dict[str, Any]) -> list[str]:
+    """What keeps the topology of each case from being that of its reference; empty if it is the same everywhere."""
+    keys = ("beta0_error", "beta1_error", "beta2_error", "diu0", "diu1", "diu2")
+    wrong = []
+    for case in report["cases"]:
+        found = [f"{key} {case['metrics'][key]}" for key in keys if case["metrics"][key]]
+        if found:
+            wrong.append(f"{case['case']} has {', '.join(found)}")
+    return wrong
+
+
+def synthesise(folder: str | Path, cases: int, seed: int, modality: str, size: int, spacing: float) -> list[str]:
+    """Write synthetic cases to `folder`: images, labels, exact distance fields, and graphs as JSON and SWC."""
+    if cases < 1 or size < 32 or not spacing > 0:
+        raise InputError(f"synth needs at least 1 case of at least 32 voxels and a positive spacing, not {cases} of {size} "
+                         f"at {spacing} mm.")  # fmt: skip
+    folder = Path(folder)
+    names = []
+    for index in track(range(cases), "grow", unit="tree"):
+        name = f"{modality}_{index:04d}"
+        case = synthetic_case(seed * 1_000_003 + index, (size,) * 3, (spacing,) * 3, modality)
+        write_case(case, folder, name)
+        write_graph_json(case.graph, folder / "graphs" / f"{name}.json")
+        write_swc(case.graph, folder / "graphs" / f"{name}.swc")
+        names.append(name)
+    return names
+
+
+def inspect(path: str | Path, spacing: tuple[float, float, float] | None = None) -> dict[str, Any]:
+    """Facts about a file, and what reconstructing it will take on this machine (the speed is measured)."""
+    volume = read_volume(path, spacing)
+    facts = volume_facts(volume, path)
+    h = min(volume.spacing)
+    shape = tuple(int(np.ceil(n * s / h - 1e-3)) for n, s in zip(volume.shape, volume.spacing, strict=True))
+    return facts | {"working_spacing": h, "working_shape": shape, "needs": estimate(shape)}
 
 
 def evaluate_run(run: str | Path | None = None) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class DataSettings(Settings):
     spacing: Positive | None = None
     """Edge of the isotropic working voxels in mm; by default the finest voxel edge of each volume."""
     window: tuple[float, float] | None = None
-    """Intensities mapped to 0 and 1 (HU for CT); by default robust statistics of each volume."""
+    """Intensities mapped to -1 and 1 (HU for CT); by default the card's window or statistics of each volume."""
     vessel_ids: tuple[int, ...] | None = None
     """Label values that are vessels; by default the card's, or every value above 0."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.15

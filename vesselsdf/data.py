@@ -152,7 +152,16 @@ def _dataset_json(root: Path) -> dict[str, Any]:
     return content
 
 
-def _by_stem(folder: Path, ending: str | None = None) -> dict[str, Path]:
+def stem(path: Path) -> str:
+    """Name of a volume without its suffix.
+
+    >>> stem(Path("scans/a.b.nii.gz"))
+    'a.b'
+    """
+    return path.name.removesuffix(suffix_of(path))
+
+
+def by_stem(folder: Path, ending: str | None = None) -> dict[str, Path]:
     """Readable files (with `ending`, if given) and non-empty sub-folders of `folder` by their stem."""
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist: check the layout of the dataset")
@@ -165,10 +174,10 @@ def _by_stem(folder: Path, ending: str | None = None) -> dict[str, Path]:
             continue
         if ending and suffix and not path.name.endswith(ending):
             continue
-        stem = path.name[: len(path.name) - len(suffix)]
-        if stem in found:
-            raise InputError(f"{found[stem]} and {path.name} have the same stem: remove one of them")
-        found[stem] = path
+        name = path.name[: len(path.name) - len(suffix)]
+        if name in found:
+            raise InputError(f"{found[name]} and {path.name} have the same stem: remove one of them")
+        found[name] = path
     return found
 
 
@@ -183,10 +192,10 @@ def _match(images: dict[str, Path], labels: dict[str, Path], images_folder: Path
 
 
 def _plain(root: Path, images_name: str, labels_name: str) -> list[Case]:
-    images = _by_stem(root / images_name)
+    images = by_stem(root / images_name)
     if not (root / labels_name).is_dir():
         return [Case(name, image, None) for name, image in images.items()]
-    return _match(images, _by_stem(root / labels_name), root / images_name, root / labels_name)
+    return _match(images, by_stem(root / labels_name), root / images_name, root / labels_name)
 
 
 def _nnunet(root: Path, images_name: str, labels_name: str) -> list[Case]:
@@ -194,7 +203,7 @@ def _nnunet(root: Path, images_name: str, labels_name: str) -> list[Case]:
     ending = described.get("file_ending")
     images: dict[str, Path] = {}
     further = 0
-    for stem, path in _by_stem(root / images_name, ending).items():
+    for stem, path in by_stem(root / images_name, ending).items():
         name, _, channel = stem.rpartition("_")
         if len(channel) != 4 or not channel.isdigit():
             raise InputError(f"{path} does not end in a channel number as _0000: rename it as nnU-Net expects")
@@ -204,7 +213,7 @@ def _nnunet(root: Path, images_name: str, labels_name: str) -> list[Case]:
             further += 1
     if further:
         log.warning("%s has %d images of further channels: only channel 0000 is used", root / images_name, further)
-    return _match(images, _by_stem(root / labels_name, ending), root / images_name, root / labels_name)
+    return _match(images, by_stem(root / labels_name, ending), root / images_name, root / labels_name)
 
 
 def _msd(root: Path) -> list[Case]:

@@ -9,12 +9,14 @@ from jaxtyping import Float
 from vesselsdf import scales
 from vesselsdf.checkpoint import Model
 from vesselsdf.distance import signed_distance
+from vesselsdf.graph import centreline_graph, decisions
 from vesselsdf.inference import predict
 from vesselsdf.metrics import evaluate, summarise
 from vesselsdf.overlap import cldice, dice
 from vesselsdf.reconstruction import Reconstruction
 from vesselsdf.sources import LabelledCase
 from vesselsdf.topology.betti import betti_numbers
+from vesselsdf.topology.survival import survival
 from vesselsdf.topology.thinning import thin
 from vesselsdf.volume import Volume, isotropic, resample
 
@@ -134,3 +136,27 @@ def summarise_cases(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         mean |= {f"beta{k}_error": float(betti[:, k].mean()) for k in range(3)}
         levels.append(mean)
     return {"metrics": summarise([result["metrics"] for result in results]), "levels": levels}
+
+
+def across_levels(prediction: Volume, reference: Volume, levels: int = 4) -> dict[str, Any]:
+    """What survives of a predicted distance field at coarser levels, beside the Betti numbers of the reference there."""
+    fields = scales.pyramid(prediction.array.astype(np.float32), levels)
+    targets = scales.pyramid(reference.array.astype(np.float32), levels)
+    rows = [
+        {
+            "level": level,
+            "spacing_mm": min(prediction.spacing) * 2**level,
+            "dice": dice(field <= 0, target <= 0),
+            "betti": betti_numbers(field <= 0),
+            "betti_reference": betti_numbers(target <= 0),
+        }
+        for level, (field, target) in enumerate(zip(fields, targets, strict=True))
+    ]
+    report = survival(
+        fields,
+        prediction.spacing,
+        prediction.affine,
+        "mean",
+        lambda sdf, affine: decisions(centreline_graph(sdf, affine)),
+    )
+    return {"levels": rows, "survival": report}

@@ -55,6 +55,10 @@ def centreline_graph(sdf: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4
     field = Field(fill_cavities(cropped, spacing), spacing)
     graph = skeleton_graph(field)
     refine(graph, field)
+    # Only now the ends are where they belong: of a wide vessel's flat end, the two corners may both have looked like ends.
+    while prune(graph, field.voxel, measured=True):
+        refine(graph, field)
+    graph = numbered(graph)
     to_world(graph, affine, spacing, origin)
     graph.graph["roots"] = find_roots(graph)
     graph.graph["root"] = graph.graph["roots"][0]
@@ -82,16 +86,21 @@ def fill_cavities(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]
 
 
 def skeleton_graph(field: Field) -> nx.MultiGraph:
-    """The pruned voxel graph of the field's skeleton, with nodes numbered from 0."""
+    """The pruned voxel graph of the field's skeleton."""
     skeleton = thin(field.sdf <= 0, field.sdf)
     graph = voxel_graph(skeleton, field.spacing, lambda voxels: -field.sdf[tuple(voxels.T)].astype(np.float64))
     prune(graph, field.voxel)
+    return graph
+
+
+def numbered(graph: nx.MultiGraph) -> nx.MultiGraph:
+    """The same graph with nodes numbered from 0."""
     number = {node: k for k, node in enumerate(graph)}
-    numbered = nx.MultiGraph()
-    numbered.add_nodes_from((number[node], attributes) for node, attributes in graph.nodes(data=True))
+    result = nx.MultiGraph()
+    result.add_nodes_from((number[node], attributes) for node, attributes in graph.nodes(data=True))
     for u, v, edge in graph.edges(data=True):
-        numbered.add_edge(number[u], number[v], **{**edge, "start": number[edge["start"]]})
-    return numbered
+        result.add_edge(number[u], number[v], **{**edge, "start": number[edge["start"]]})
+    return result
 
 
 def to_world(

@@ -24,6 +24,12 @@ TILE = 96
 # Volumes up to this size are evaluated in one piece.
 ONE_PIECE = 128**3
 
+# Of a whole reconstruction, measured from 2 to 30 million voxels: see benchmarks/reconstruct.py.
+BYTES_PER_VOXEL = 60.0
+BYTES_AT_LEAST = 0.8e9
+TILED_OVERHEAD = 1.6
+SECONDS_PER_VOXEL = 1e-6
+
 
 def predict(
     network: VesselNet, image: Float[np.ndarray, "x y z"], spacing: float, tile: int | None = None
@@ -124,3 +130,26 @@ def _grown(window: tuple[slice, ...], margin: int, shape: tuple[int, ...], multi
 
 def _relative(window: tuple[slice, ...], origin: list[int]) -> tuple[slice, ...]:
     return tuple(slice(w.start - o, w.stop - o) for w, o in zip(window, origin, strict=True))
+
+
+def estimate(shape: tuple[int, ...]) -> dict[str, float]:
+    """What `reconstruct` will need for a working volume of `shape`: `gigabytes` at the peak, and `seconds`.
+
+    The speed of the network is measured here on a small piece, with a network of the default size in which few voxels are
+    active; the other steps are counted by what they took per voxel on a two-core machine.
+    """
+    import time
+
+    network = VesselNet().eval()
+    edge = 64
+    with torch.inference_mode():
+        image = torch.zeros(1, 1, edge, edge, edge)
+        network(image)
+        start = time.monotonic()
+        network(image)
+        rate = (time.monotonic() - start) / edge**3
+    voxels = float(np.prod(shape))
+    return {
+        "gigabytes": (BYTES_PER_VOXEL * voxels + BYTES_AT_LEAST) / 1e9,
+        "seconds": 5 + voxels * (rate * TILED_OVERHEAD + SECONDS_PER_VOXEL),
+    }

@@ -18,12 +18,12 @@ SOFTNESS = 0.5
 
 
 def distance_loss(field: Tensor, target: Tensor, h: float) -> Tensor:
-    """Huber loss of the distance in units of `h`, within the band of either field.
+    """Huber loss of the distance in units of `h`, averaged over the band and every voxel on the wrong side of it.
 
-    Both are clipped to the band, so that only its own side matters for what lies beyond.
+    Both are clipped to the band, so that only the side matters for what lies beyond.
     """
     field, target = (field / h).clamp(-BAND, BAND), (target / h).clamp(-BAND, BAND)
-    near = ((field.abs() < BAND) | (target.abs() < BAND)).float()
+    near = ((field != target) | (target.abs() < BAND)).float()
     error = F.smooth_l1_loss(field, target, beta=0.25, reduction="none")
     return (error * near).sum() / near.sum().clamp(min=1.0)
 
@@ -79,9 +79,9 @@ def soft_mask(field: Tensor) -> Tensor:
 
 
 def overlap_loss(field: Tensor, target: Tensor) -> Tensor:
-    """One less the soft Dice of the zero sets (Milletari et al. 2016), per case; in [0, 1]."""
+    """One less the soft Dice of the zero sets per case (Milletari et al. 2016, section 3); in [0, 1], 0 for the truth."""
     p, g = soft_mask(field).flatten(1), soft_mask(target).flatten(1)
-    return 1 - ((2 * (p * g).sum(1) + 1) / (p.sum(1) + g.sum(1) + 1)).mean()
+    return 1 - ((2 * (p * g).sum(1) + 1) / (p.square().sum(1) + g.square().sum(1) + 1)).mean()
 
 
 def centreline_loss(field: Tensor, target: Tensor, skeleton: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from vesselsdf.volume import Volume, check_finite, check_same_grid
 
 WORST = 5  # places of each kind that are named
 FEATURES = ("component", "loop", "cavity")
+_OTHER = {"lost": "{} in the prediction", "invented": "{} in the reference"}
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,14 @@ def evaluate(
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise InputError(f"tolerance is {tolerance}; it must be a positive number of millimetres.")
     p, r = vessel_mask(prediction, names[0]), vessel_mask(reference, names[1])
-    spacing = reference.spacing
-    distances = surface_distances(p, r, spacing)
-    topology, topology_places = topology_errors(p, r, reference.affine)
     graph = compare_graphs(_graph_of(prediction, p), _graph_of(reference, r), tolerance)
     graph_places = graph.pop("places")
+    # Beyond the border lies background for every metric, so they may all look at the box around the vessels alone.
+    box = joint_box(p, r) if p.any() or r.any() else (slice(0, 1),) * 3
+    grid = Volume(np.ascontiguousarray(p[box]), moved(reference.affine, [part.start for part in box]))
+    p, r, spacing = grid.array, np.ascontiguousarray(r[box]), grid.spacing
+    distances = surface_distances(p, r, spacing)
+    topology, topology_places = topology_errors(p, r, grid.affine)
     worst = farthest(distances, spacing, apart=10 * max(spacing), most=WORST)
     return {
         "tolerance": float(tolerance),
@@ -133,7 +137,7 @@ def evaluate(
         **graph,
         "places": {
             "surface": [
-                {"only_in": whose, "place": reference.to_world(index[None])[0].tolist(), "distance": away}
+                {"only_in": whose, "place": grid.to_world(index[None])[0].tolist(), "distance": away}
                 for whose, index, away in worst
             ],
             "topology": topology_places,
@@ -213,14 +217,15 @@ def _graph_of(volume: Volume, mask: Bool[np.ndarray, "x y z"]) -> nx.MultiGraph:
         return centreline_graph(volume.array, volume.affine)
     # One voxel of background all around, also at the border of the volume: a vessel that leaves it ends there.
     box = joint_box(mask, mask)
-    affine = volume.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ (np.array([part.start for part in box]) - 1)
-    mask = np.pad(mask[box], 1)
-    # Only the inside is read, so the field may be clipped beyond the deepest point, which is found by doubling.
-    band = 4 * max(volume.spacing)
-    while (sdf := signed_distance(mask, volume.spacing, band)).min() <= -0.999 * band:
-        band *= 2
-    return centreline_graph(sdf, affine)
+    affine = moved(volume.affine, [part.start - 1 for part in box])
+    return centreline_graph(signed_distance(np.pad(mask[box], 1), volume.spacing), affine)
+
+
+def moved(affine: np.ndarray, corner: Sequence[int]) -> np.ndarray:
+    """The affine of the grid whose first voxel has the index `corner` in the grid of `affine`."""
+    result = np.array(affine, dtype=float)
+    result[:3, 3] += result[:3, :3] @ corner
+    return result
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -279,17 +284,21 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
             writer.writerow([result.get("case", position), *("" if value != value else value for value in values)])
 
 
-def _number(value: float | int) -> str:
-    if value != value:
+def _number(value: float | int | str | None) -> str:
+    # Results that were read back from JSON hold "inf" and null.
+    if value is None or value != value:
         return "n/a"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _worst_places(places: Mapping[str, Any]) -> list[str]:
     graph = places.get("graph", {})
     surface, topology = places.get("surface", ()), places.get("topology", ())
     found = [(item, f"wall only in the {item['only_in']}, {item['distance']:.3g} mm off") for item in surface]
-    found += [(item, f"{item['feature']} {item['fate']} ({item['kind']})") for item in topology[:WORST]]
+    found += [
+        (item, f"{item['feature']} {item['fate']}: {_OTHER[item['fate']].format(item['kind'])}")
+        for item in topology[:WORST]
+    ]
     for key, text in (
         ("missed", "branch missed, {length:.3g} mm"),
         ("invented", "branch invented, {length:.3g} mm"),

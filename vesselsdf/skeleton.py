@@ -186,20 +186,24 @@ def merge_degree_two(graph: nx.MultiGraph) -> None:
         graph.add_edge(a, b, start=a, **joined)
 
 
-def prune(graph: nx.MultiGraph, voxel: float) -> None:
+def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False) -> int:
     """Remove spurs, in place, shortest first, until there are none: never a loop and never a whole component.
 
     A spur is a terminal branch at a junction whose length and end radius together stay below `SPUR_RADII` times the
-    junction's radius plus `SPUR_VOXELS` voxels.
+    junction's radius plus `SPUR_VOXELS` voxels; or, where nodes are `measured` (ends lie one radius before the tip), one
+    that ends within a radius of the junction: it sticks out of the wall by less than its own radius.
+    Returns how many were removed.
     """
     merge_degree_two(graph)
+    total = 0
     while True:
         spurs = []
         for end in [node for node, degree in graph.degree if degree == 1]:
             ((_, junction, branch),) = graph.edges(end, data=True)
-            reach = length_of(branch["points"]) + graph.nodes[end]["radius"]
-            bump = SPUR_RADII * graph.nodes[junction]["radius"] + SPUR_VOXELS * voxel
-            if graph.degree(junction) > 2 and reach < bump:
+            length, radius = length_of(branch["points"]), graph.nodes[junction]["radius"]
+            reach = length + graph.nodes[end]["radius"]
+            bump = reach < SPUR_RADII * radius + SPUR_VOXELS * voxel or (measured and length < radius)
+            if graph.degree(junction) > 2 and bump:
                 spurs.append((reach, end, junction))
         removed = 0
         for _, end, junction in sorted(spurs):
@@ -208,5 +212,6 @@ def prune(graph: nx.MultiGraph, voxel: float) -> None:
                 graph.remove_node(end)
                 removed += 1
         if not removed:
-            return
+            return total
+        total += removed
         merge_degree_two(graph)

@@ -1,0 +1,94 @@
+"""The bounded network: its bound, its locality, its two ways of evaluation."""
+
+import numpy as np
+import pytest
+import torch
+
+from vesselsdf import network as network_module
+from vesselsdf import scales
+from vesselsdf.network import VesselNet, count_parameters, expected_shapes
+
+
+@pytest.fixture
+def busy_network():
+    """Random weights that make corrections large and every level partly active; running statistics set once."""
+    torch.manual_seed(0)
+    network = VesselNet()
+    torch.nn.init.constant_(network.coarsest.bias, 0.1)
+    torch.nn.init.normal_(network.coarsest.weight, std=0.05)
+    for refinement in network.refinements:
+        torch.nn.init.normal_(refinement.correction.weight, std=0.5)
+    network.train()
+    with torch.no_grad():
+        network(torch.randn(2, 1, 40, 40, 40))
+    return network.eval()
+
+
+def test_the_small_network_is_small():
+    assert 0.4e6 < count_parameters(VesselNet()) < 0.8e6
+
+
+def test_shapes_are_those_of_a_pyramid_for_odd_sizes(busy_network):
+    fields = busy_network(torch.randn(1, 1, 37, 22, 19))
+    assert [tuple(field.shape[2:]) for field in fields] == expected_shapes((37, 22, 19), 4)
+
+
+@pytest.mark.parametrize("spacing", [0.4, 1.0])
+def test_no_refinement_exceeds_its_bound(busy_network, spacing):
+    with torch.no_grad():
+        fields = [f[0, 0].numpy() for f in busy_network(torch.randn(1, 1, 41, 40, 33) * 3, spacing)]
+    for level in range(3):
+        bound = busy_network.kappa * spacing * 2 ** (level + 1)
+        step = np.abs(fields[level] - scales.prolong(fields[level + 1], fields[level].shape)).max()
+        assert step <= bound + 1e-5
+        assert step > 0.1 * bound, "the random network should use its bound, or this test shows nothing"
+
+
+def test_signs_never_change_where_nothing_is_active(busy_network):
+    with torch.no_grad():
+        fields = [f[0, 0].numpy() for f in busy_network(torch.randn(1, 1, 40, 40, 40))]
+    for level in range(3):
+        base = scales.prolong(fields[level + 1], fields[level].shape)
+        frozen = np.abs(base) >= busy_network.kappa * 2 ** (level + 1)
+        assert frozen.any()
+        assert np.allclose(fields[level][frozen], base[frozen], atol=1e-5)
+
+
+def test_gathered_and_dense_evaluation_agree_with_their_gradients(busy_network, monkeypatch):
+    image = torch.randn(2, 1, 25, 32, 24)
+
+    def evaluate(share):
+        monkeypatch.setattr(network_module, "DENSE_SHARE", share)
+        busy_network.zero_grad()
+        fields = busy_network(image)
+        sum(field.square().mean() for field in fields).backward()
+        return fields, [parameter.grad.clone() for parameter in busy_network.parameters()]
+
+    dense, dense_gradients = evaluate(-1.0)
+    gathered, gathered_gradients = evaluate(2.0)
+    for a, b in zip(dense, gathered, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+    for a, b in zip(dense_gradients, gathered_gradients, strict=True):
+        assert torch.allclose(a, b, atol=1e-3 * float(a.abs().max()) + 1e-6)
+
+
+def test_the_value_at_a_voxel_does_not_depend_on_what_is_far_away(busy_network):
+    image = torch.randn(1, 1, 24, 24, 200)
+    changed = image.clone()
+    changed[..., 180:] += 5
+    with torch.no_grad():
+        fields, other = busy_network(image), busy_network(changed)
+    assert torch.allclose(fields[0][..., :40], other[0][..., :40], atol=1e-5)
+    assert not torch.allclose(fields[0][..., 180:], other[0][..., 180:], atol=1e-2)
+
+
+def test_an_untrained_network_says_far_outside_everywhere():
+    fields = VesselNet().eval()(torch.randn(1, 1, 32, 32, 32))
+    assert all((field > 0).all() for field in fields)
+
+
+def test_a_bound_below_what_distance_fields_need_is_refused():
+    with pytest.raises(ValueError, match="must exceed"):
+        VesselNet(kappa=0.5)
+    with pytest.raises(ValueError, match="at least 2 levels"):
+        VesselNet(levels=1)

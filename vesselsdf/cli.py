@@ -1,0 +1,313 @@
+"""The command line: parse, call the API, print. The only module that prints."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from vesselsdf import __version__
+
+HELP = f"""vesselsdf {__version__}: vessel networks from CT and MR volumes, with their topology verified.
+
+usage: vesselsdf COMMAND [options]        vesselsdf COMMAND --help for the options of one command
+
+  train        train the network on your cases, or on synthetic vessel trees
+  reconstruct  volume in; distance field, watertight mesh, centreline graph and topology report out
+  evaluate     compare masks or distance fields with a reference, or measure a trained run
+  synth        write synthetic cases: image, label, exact distance field, graph
+  inspect      say what a file holds, and what reconstructing it will take
+  doctor       examine this machine and say what is wrong with it
+
+examples:
+  vesselsdf train                                         the small network on synthetic trees
+  vesselsdf train --data.root my_cases                    on your own (nnU-Net, MSD or images/ + labels/ folders)
+  vesselsdf reconstruct scan.nii.gz -o result             with the newest run
+  vesselsdf reconstruct mask.nii.gz -o result --mask      from anybody's segmentation, no network
+  vesselsdf evaluate                                      the newest run on its held-out cases
+  vesselsdf evaluate --prediction p.nii.gz --reference r.nii.gz --levels
+
+exit codes: 0 ok, 2 usage or bad input, 3 failed run, 4 topology check failed (evaluate --require-topology)
+"""
+
+Spacing = tuple[float, float, float]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"vesselsdf {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"vesselsdf: there is no command '{name}'; choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    return _guarded(COMMANDS[name], rest)
+
+
+def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
+    import logging
+    import warnings
+
+    from vesselsdf.errors import VesselSDFError
+    from vesselsdf.progress import shown
+
+    logging.basicConfig(level=logging.WARNING, format="vesselsdf: %(message)s")
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")  # other packages' deprecations are no news to a user
+    try:
+        with shown(sys.stderr.isatty()):
+            return command(arguments)
+    except VesselSDFError as error:
+        print(f"vesselsdf: {error}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError:
+        print(
+            "vesselsdf: memory ran out; crop the volume, or see `vesselsdf inspect` for what it needs.", file=sys.stderr
+        )
+        return 3
+    except KeyboardInterrupt:
+        print("vesselsdf: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _parse(function: Callable[..., int], command: str, examples: str, arguments: list[str]) -> int:
+    """Call `function` with its parameters filled from `arguments`."""
+    import tyro
+
+    description = f"{(function.__doc__ or '').strip()}\n\nexamples:\n{examples}"
+    return tyro.cli(
+        function,
+        prog=f"vesselsdf {command}",
+        description=description,
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def _train(arguments: list[str]) -> int:
+    import tyro
+
+    from vesselsdf.config import RunConfig, describe, load_config
+    from vesselsdf.errors import InputError
+
+    output, arguments = _take(arguments, "--output", "-o")
+    config_file, arguments = _take(arguments, "--config")
+    base = load_config(config_file) if config_file else RunConfig()
+    try:
+        from pydantic import ValidationError
+
+        config = tyro.cli(
+            RunConfig,
+            default=base,
+            args=arguments,
+            prog="vesselsdf train",
+            description="Train the network; a run that was interrupted goes on where it stopped.\n\n"
+            "  --config FILE    settings in YAML; flags given beside it win\n"
+            "  --output FOLDER  (-o) of the run; by default runs/<data>-<hash of the settings>\n\n"
+            "examples:\n"
+            "  vesselsdf train\n"
+            "  vesselsdf train --data.root my_cases --data.window -100 500 --output runs/mine\n"
+            "  vesselsdf train --config run.yaml --network.width 16 --training.steps 5000",
+        )
+    except ValidationError as error:
+        raise InputError(f"train: {describe(error)}") from error
+    from vesselsdf.api import train
+
+    print(f"Run: {config.data.root} data, {config.training.steps} steps of {config.training.batch} patches "
+          f"{config.training.patch}^3, {config.network.levels} levels.", flush=True)  # fmt: skip
+    folder = train(config, output)
+    print(f"Trained model: {folder / 'model.safetensors'}\nNext: vesselsdf evaluate --run {folder}")
+    return 0
+
+
+def _take(arguments: list[str], *names: str) -> tuple[str | None, list[str]]:
+    """The value of an option and the arguments without it."""
+    rest, value = [], None
+    items = iter(arguments)
+    for item in items:
+        name, _, joined = item.partition("=")
+        if name in names:
+            value = joined or next(items, None)
+            if value is None:
+                print(f"vesselsdf: {name} needs a value.", file=sys.stderr)
+                raise SystemExit(2)
+        else:
+            rest.append(item)
+    return value, rest
+
+
+def _reconstruct(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        volume: Annotated[Path, tyro.conf.Positional],
+        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        checkpoint: Path | None = None,
+        mask: bool = False,
+        spacing: Spacing | None = None,
+    ) -> int:
+        """Volume in; distance field, watertight mesh, centreline graph and topology report out.
+
+        Args:
+            volume: image file, or folder of a DICOM series.
+            output: folder for the results.
+            checkpoint: model.safetensors of a trained run; by default that of the newest run below ./runs.
+            mask: the volume is a segmentation (vessel above 0); no network is used.
+            spacing: voxel edges in mm, for .npy and TIFF files only.
+        """
+        from vesselsdf.api import reconstruct
+        from vesselsdf.report.text import reconstruction_summary
+
+        made = reconstruct(volume, checkpoint, mask, spacing)
+        made.save(output)
+        print(reconstruction_summary(made, output))
+        return 0
+
+    examples = (
+        "  vesselsdf reconstruct scan.nii.gz -o result\n"
+        "  vesselsdf reconstruct dicom_folder -o result --checkpoint runs/mine/model.safetensors\n"
+        "  vesselsdf reconstruct label.nii.gz -o result --mask"
+    )
+    return _parse(command, "reconstruct", examples, arguments)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        prediction: Path | None = None,
+        reference: Path | None = None,
+        run: Path | None = None,
+        levels: bool = False,
+        require_topology: bool = False,
+        output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    ) -> int:
+        """Compare a prediction with a reference, or measure a trained run on its held-out cases.
+
+        Args:
+            prediction: mask or distance field, or a folder of them.
+            reference: the truth on the same grid, or a folder with files of the same names.
+            run: folder of a trained run; by default the newest, if no prediction is given.
+            levels: also say what survives at coarser levels of the prediction.
+            require_topology: exit with code 4 unless all Betti numbers agree and nothing is lost or invented.
+            output: folder for evaluation.json and evaluation.csv.
+        """
+        return _run_evaluation(prediction, reference, run, levels, require_topology, output)
+
+    examples = (
+        "  vesselsdf evaluate\n"
+        "  vesselsdf evaluate --prediction p.nii.gz --reference r.nii.gz --levels\n"
+        "  vesselsdf evaluate --prediction predicted/ --reference labels/ -o table --require-topology"
+    )
+    return _parse(command, "evaluate", examples, arguments)
+
+
+def _run_evaluation(prediction, reference, run, levels, require_topology, output) -> int:
+    from vesselsdf import api
+    from vesselsdf.errors import InputError, TopologyCheckFailed
+    from vesselsdf.report.text import evaluation_table, run_table
+
+    if (prediction is None) != (reference is None):
+        missing = "--reference" if reference is None else "--prediction"
+        raise InputError(f"evaluate: {missing} is missing; --prediction and --reference come together.")
+    if prediction is None:
+        report = api.evaluate_run(run)
+        print(run_table(report))
+    else:
+        report = api.evaluate_files(prediction, reference, levels)
+        print(evaluation_table(report))
+    if output is not None:
+        api.save_evaluation(report, output)
+    if require_topology:
+        wrong = api.topology_differences(report)
+        if wrong:
+            raise TopologyCheckFailed(f"The topology differs from the reference: {'; '.join(wrong)}.")
+    return 0
+
+
+def _synth(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        output: Annotated[Path, tyro.conf.Positional],
+        cases: int = 8,
+        seed: int = 0,
+        modality: Literal["ct", "mr", "microscopy"] = "ct",
+        size: int = 128,
+        spacing: float = 0.5,
+    ) -> int:
+        """Write synthetic cases: images/, labels/, sdf/ and graphs/ (JSON and SWC).
+
+        Args:
+            output: folder for the cases; `vesselsdf train --data.root` takes it as it is.
+            cases: how many.
+            seed: every draw follows from it.
+            modality: what the images look like.
+            size: voxels along each edge.
+            spacing: voxel edge, mm.
+        """
+        from vesselsdf.api import synthesise
+
+        written = synthesise(output, cases, seed, modality, size, spacing)
+        print(f"Wrote {len(written)} cases to {output} (images, labels, sdf, graphs).")
+        return 0
+
+    return _parse(command, "synth", "  vesselsdf synth trees --cases 20 --seed 7 --modality mr", arguments)
+
+
+def _inspect(arguments: list[str]) -> int:
+    import tyro
+
+    def command(volume: Annotated[Path, tyro.conf.Positional], spacing: Spacing | None = None) -> int:
+        """Say what a file holds, and what reconstructing it will take.
+
+        Args:
+            volume: image or mask file, or folder of a DICOM series.
+            spacing: voxel edges in mm, for .npy and TIFF files only.
+        """
+        from vesselsdf.api import inspect
+        from vesselsdf.report.text import inspection
+
+        print(inspection(inspect(volume, spacing)))
+        return 0
+
+    return _parse(command, "inspect", "  vesselsdf inspect scan.nii.gz\n  vesselsdf inspect dicom_folder", arguments)
+
+
+def _doctor(arguments: list[str]) -> int:
+    def command() -> int:
+        """Examine this machine: versions, devices, bf16, one forward pass; say what is wrong."""
+        from vesselsdf.doctor import examine
+
+        findings = examine()
+        width = max(len(finding.what) for finding in findings)
+        for finding in findings:
+            print(f"{finding.what:<{width}}  {finding.value}")
+        advice = [finding.advice for finding in findings if finding.advice]
+        print("\n" + ("\n".join(f"! {line}" for line in advice) if advice else "Nothing is wrong."))
+        return 0
+
+    return _parse(command, "doctor", "  vesselsdf doctor", arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], Any]] = {
+    "train": _train,
+    "reconstruct": _reconstruct,
+    "evaluate": _evaluate,
+    "synth": _synth,
+    "inspect": _inspect,
+    "doctor": _doctor,
+}
+
+
+def entry() -> None:
+    """Console script: exit with the command's code."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

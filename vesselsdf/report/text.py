@@ -1,0 +1,140 @@
+"""Results as text for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vesselsdf.metrics import format_table
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Right-aligned columns; floats with three significant figures.
+
+    >>> print(columns(["level", "dice"], [[0, 0.81234], [1, 0.5]]))
+    level   dice
+        0  0.812
+        1    0.5
+    """
+    cells = [list(header), *[[_cell(value) for value in row] for row in rows]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in cells)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    if isinstance(value, (tuple, list)):
+        return "(" + ", ".join(_cell(item) for item in value) + ")"
+    return str(value)
+
+
+def reconstruction_summary(made: Any, folder: Path) -> str:
+    """What was found, level by level, and where the files are."""
+    topology = made.topology()
+    report = topology["levels"]
+    beta = topology["betti"]
+    first = report["levels"][0].get("decisions") or {}
+    lines = [
+        f"{beta[0]} component(s), {beta[1]} loop(s), {beta[2]} cavity(ies); total length "
+        f"{first.get('total_length', 0.0):.1f} mm, {first.get('branches', 0)} branches "
+        "(26-connected vessel, 6-connected background)",
+        "",
+        survival_table(report),
+    ]
+    agreement = topology["agreement"]
+    if not (agreement["mesh_euler_is_twice_field_euler"] and agreement["graph_agrees_with_field"]):
+        lines.append(
+            f"warning: field, mesh and graph disagree on the topology; see agreement in {folder}/topology.json"
+        )
+    lines += ["", f"Look at {folder / 'preview.png'}; meshes, centreline and topology.json lie beside it."]
+    return "\n".join(lines)
+
+
+def survival_table(report: Mapping[str, Any]) -> str:
+    """One line per level: Betti numbers, what survived, was lost and invented against level 0, decisions changed."""
+    rows = []
+    for level in report["levels"]:
+        rows.append(
+            [
+                level["level"],
+                level["spacing"][0] if isinstance(level["spacing"], (list, tuple)) else level["spacing"],
+                tuple(level["betti"]),
+                tuple(level["survived"]),
+                len(level["lost"]),
+                len(level["invented"]),
+                _changed(level.get("changed")),
+            ]
+        )
+    header = ["level", "mm", "beta0,1,2", "survived", "lost", "invented", "decisions changed"]
+    safe = report.get("coarsest_safe_level")
+    verdict = "no level" if safe is None else f"level {safe}"
+    return columns(header, rows) + f"\nCoarsest safe level (all decisions as at level 0): {verdict}."
+
+
+def _changed(changed: Any) -> str:
+    if not changed:
+        return "none"
+    names = list(changed) if isinstance(changed, Mapping) else [str(item) for item in changed]
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def run_table(report: Mapping[str, Any]) -> str:
+    """The mean table of a run's held-out cases, and its levels."""
+    mean = report["mean"]
+    rows = [
+        [
+            row["level"], row["spacing_mm"], row["dice"], row["beta0_error"], row["beta1_error"], row["beta2_error"],
+            row.get("active_share"), row.get("active_recall"), row.get("bound_used"),
+        ]
+        for row in mean["levels"]
+    ]  # fmt: skip
+    header = ["level", "mm", "Dice", "beta0 err", "beta1 err", "beta2 err", "active", "act. recall", "bound used"]
+    return (
+        f"{report['run']}: {len(report['cases'])} held-out cases\n\n{format_table(mean['metrics'])}\n\n"
+        f"Level by level against the coarse-grained truth (active: share of voxels refined; act. recall: share of the true "
+        f"centreline in them;\nbound used: largest correction in units of its bound, never above 1)\n\n{columns(header, rows)}"
+    )
+
+
+def evaluation_table(report: Mapping[str, Any]) -> str:
+    """The table of one pair of files, or the means of several; with the levels if they were asked for."""
+    cases = report["cases"]
+    metrics = cases[0]["metrics"] if len(cases) == 1 else report["mean"]["metrics"]
+    parts = [f"{len(cases)} cases" if len(cases) > 1 else cases[0]["case"], "", format_table(metrics)]
+    for case in cases:
+        if "survival" in case:
+            rows = [[r["level"], r["spacing_mm"], r["dice"], r["betti"], r["betti_reference"]] for r in case["levels"]]
+            parts += [
+                "",
+                f"{case['case']}, level by level",
+                columns(["level", "mm", "Dice", "beta0,1,2", "beta0,1,2 of the reference"], rows),
+                "",
+                "What survives of the prediction itself",
+                survival_table(case["survival"]),
+            ]
+    return "\n".join(parts)
+
+
+def inspection(facts: Mapping[str, Any]) -> str:
+    """The facts of `vesselsdf inspect`."""
+    needs = facts["needs"]
+    percentiles = ", ".join(f"{level}%: {value:.4g}" for level, value in facts["percentiles"].items())
+    kind = "looks like a mask or label" if facts["looks_like_labels"] else "looks like an image"
+    pairs = [
+        ("file", facts["path"]),
+        ("shape", f"{' x '.join(map(str, facts['shape']))} voxels, {facts['dtype']}, {kind}"),
+        ("spacing", " x ".join(f"{edge:.4g}" for edge in facts["spacing"]) + " mm"),
+        ("extent", " x ".join(f"{edge:.4g}" for edge in facts["extent"]) + " mm"),
+        (
+            "orientation",
+            f"{facts['orientation']} (voxel axes towards right/left, anterior/posterior, superior/inferior)",
+        ),
+        ("intensity", f"{facts['minimum']:.4g} to {facts['maximum']:.4g} ({percentiles})"),
+        ("thinnest vessel", f"{facts['thinnest_vessel']:.3g} mm across; thinner ones fall between the voxels"),
+        ("working grid", f"{' x '.join(map(str, facts['working_shape']))} voxels of {facts['working_spacing']:.4g} mm"),
+        ("reconstruction", f"about {needs['gigabytes']:.1f} GB and {needs['seconds']:.0f} s on this machine"),
+    ]
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs)
