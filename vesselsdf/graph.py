@@ -55,7 +55,7 @@ def centreline_graph(sdf: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4
     field = Field(fill_cavities(cropped, spacing), spacing)
     graph = skeleton_graph(field)
     refine(graph, field)
-    # Only now the ends are where they belong: of a wide vessel's flat end, the two corners may both have looked like ends.
+    # Only now ends are where they belong. Both corners of a wide vessel's flat end, say, looked like ends of branches.
     while prune(graph, field.voxel, measured=True):
         refine(graph, field)
     graph = numbered(graph)

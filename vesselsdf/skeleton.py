@@ -190,9 +190,9 @@ def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False) -> int:
     """Remove spurs, in place, shortest first, until there are none: never a loop and never a whole component.
 
     A spur is a terminal branch at a junction whose length and end radius together stay below `SPUR_RADII` times the
-    junction's radius plus `SPUR_VOXELS` voxels; or, where nodes are `measured` (ends lie one radius before the tip), one
-    that ends within a radius of the junction: it sticks out of the wall by less than its own radius.
-    Returns how many were removed.
+    junction's radius plus `SPUR_VOXELS` voxels; or, where nodes are `measured` (ends lie one radius before the tip),
+    one that ends within a radius of the junction: it sticks out of the wall by less than its own radius. Returns how
+    many were removed.
     """
     merge_degree_two(graph)
     total = 0
