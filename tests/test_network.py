@@ -15,7 +15,7 @@ def busy_network():
     torch.manual_seed(0)
     network = VesselNet()
     torch.nn.init.constant_(network.coarsest.bias, 0.1)
-    torch.nn.init.normal_(network.coarsest.weight, std=0.05)
+    torch.nn.init.normal_(network.coarsest.weight, std=0.2)
     for refinement in network.refinements:
         torch.nn.init.normal_(refinement.correction.weight, std=0.5)
     network.train()
@@ -47,11 +47,13 @@ def test_no_refinement_exceeds_its_bound(busy_network, spacing):
 def test_signs_never_change_where_nothing_is_active(busy_network):
     with torch.no_grad():
         fields = [f[0, 0].numpy() for f in busy_network(torch.randn(1, 1, 40, 40, 40))]
+    shares = []
     for level in range(3):
         base = scales.prolong(fields[level + 1], fields[level].shape)
         frozen = np.abs(base) >= busy_network.kappa * 2 ** (level + 1)
-        assert frozen.any()
+        shares.append(frozen.mean())
         assert np.allclose(fields[level][frozen], base[frozen], atol=1e-5)
+    assert max(shares) > 0.05, "some voxels must be inactive, or this test shows nothing"
 
 
 def test_gathered_and_dense_evaluation_agree_with_their_gradients(busy_network, monkeypatch):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from vesselsdf.data import by_stem, stem
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
 from vesselsdf.evaluation import across_levels, choose_threshold, evaluate_case, quick_figures, summarise_cases
-from vesselsdf.files import write_json
+from vesselsdf.files import remove_partial, write_json
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.graph_files import write_swc
 from vesselsdf.inference import estimate, predict
@@ -27,9 +28,10 @@ from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
 from vesselsdf.sampling import prepare
-from vesselsdf.sources import LabelledCase, Source, open_source
+from vesselsdf.sources import LabelledCase, open_source
 from vesselsdf.synthesis.cases import synthetic_case, write_case
 from vesselsdf.volume import Volume, check_image, check_mask, read_volume
+from vesselsdf.volume import facts as volume_facts
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +120,18 @@ def train(config: RunConfig | None = None, output: str | Path | None = None) -> 
     source = open_source(config.data, config.training.seed)
     settings = Preprocessing(spacing=config.data.spacing, window=source.window)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_partial(folder)
     if not (folder / "state.safetensors").exists():
         save_config(config, folder / "config.yaml")
     # Beyond this nothing is learned about the distance: the band of the coarsest level.
     reach = 3.0 * 2 ** (config.network.levels - 1)
+
+    def load(name: str) -> tuple[Volume, np.ndarray | Volume]:
+        case = source.load(name)
+        return case.image, case.vessel
+
     training = [
-        _prepared(folder / "cases", name, source, settings, reach)
+        prepare(folder / "cases", name, partial(load, name), settings, reach)
         for name in track(source.training, "prepare cases", unit="case")
     ]
     held_out = [source.load(name) for name in track(source.validation, "load validation", unit="case")]
@@ -137,14 +145,6 @@ def train(config: RunConfig | None = None, output: str | Path | None = None) -> 
     settings = settings.model_copy(update={"threshold": threshold})
     save_model(folder / "model.safetensors", network.state_dict(), config, settings, config.training.steps)
     return folder
-
-
-def _prepared(folder: Path, name: str, source: Source, settings: Preprocessing, reach: float):
-    if (folder / name).is_dir():
-        # Already prepared by the run that is being resumed: the volumes need not be read again.
-        return prepare(folder, name, None, None, settings, reach)
-    case = source.load(name)
-    return prepare(folder, name, case.image, case.vessel, settings, reach)
 
 
 def run_name(config: RunConfig) -> str:
@@ -215,8 +215,8 @@ def topology_differences(report: dict[str, Any]) -> list[str]:
 def synthesise(folder: str | Path, cases: int, seed: int, modality: str, size: int, spacing: float) -> list[str]:
     """Write synthetic cases to `folder`: images, labels, exact distance fields, and graphs as JSON and SWC."""
     if cases < 1 or size < 32 or not spacing > 0:
-        raise InputError(f"synth needs at least 1 case of at least 32 voxels and a positive spacing, not {cases} of {size} "
-                         f"at {spacing} mm.")  # fmt: skip
+        what = f"not {cases} of {size} at {spacing} mm"
+        raise InputError(f"synth needs at least 1 case of at least 32 voxels and a positive spacing, {what}.")
     folder = Path(folder)
     names = []
     for index in track(range(cases), "grow", unit="tree"):

@@ -139,7 +139,7 @@ def summarise_cases(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def across_levels(prediction: Volume, reference: Volume, levels: int = 4) -> dict[str, Any]:
-    """What survives of a predicted distance field at coarser levels, beside the Betti numbers of the reference there."""
+    """What survives of a predicted distance field at coarser levels, and the Betti numbers of the reference there."""
     fields = scales.pyramid(prediction.array.astype(np.float32), levels)
     targets = scales.pyramid(reference.array.astype(np.float32), levels)
     rows = [
@@ -152,11 +152,9 @@ def across_levels(prediction: Volume, reference: Volume, levels: int = 4) -> dic
         }
         for level, (field, target) in enumerate(zip(fields, targets, strict=True))
     ]
-    report = survival(
-        fields,
-        prediction.spacing,
-        prediction.affine,
-        "mean",
-        lambda sdf, affine: decisions(centreline_graph(sdf, affine)),
-    )
+
+    def decide(sdf: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
+        return decisions(centreline_graph(sdf, affine))
+
+    report = survival(fields, prediction.spacing, prediction.affine, "mean", decide)
     return {"levels": rows, "survival": report}

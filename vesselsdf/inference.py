@@ -8,6 +8,7 @@ blended, because the network is local.
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ def _coarsest_stem(network: VesselNet, image: Tensor, tile: int, device: torch.d
         stem = _stem_of_window(network, top, image, window, device).cpu()
         if features is None:
             features = stem.new_empty(1, stem.shape[1], *shape)
-        features[(..., *window)] = stem
+        features[_last(window)] = stem
     assert features is not None
     return features
 
@@ -87,19 +88,19 @@ def _refine_in_tiles(
 ) -> tuple[Tensor, Tensor]:
     shape = level_shape(tuple(image.shape[2:]), level)
     field = image.new_empty(1, 1, *shape)
-    features = image.new_zeros(1, network.refinements[level].channels, *shape) if level else image.new_zeros(0)
+    features = image.new_zeros(1, network.refined_channels[level], *shape) if level else image.new_zeros(0)
     for core in track(list(_windows(shape, max(tile, 2))), f"level {level}", unit="tile"):
         window = _grown(core, network.refinement_reach, shape, 2)
         parents = tuple(slice(w.start // 2, -(-w.stop // 2)) for w in window)
         around = _grown(parents, 1, tuple(coarse.shape[2:]), 1)
-        prolonged = network.prolonged(coarse[(..., *around)], [2 * (w.stop - w.start) for w in around])
-        base = prolonged[(..., *_relative(window, [2 * w.start for w in around]))].to(device)
+        prolonged = network.prolonged(coarse[_last(around)], [2 * (w.stop - w.start) for w in around])
+        base = prolonged[_last(_relative(window, [2 * w.start for w in around]))].to(device)
         stem = _stem_of_window(network, level, image, window, device)
-        fine, rows = network.refine(level, stem, base, parent[(..., *parents)].to(device))
-        inner = (..., *_relative(core, [w.start for w in window]))
-        field[(..., *core)] = fine[inner].cpu()
+        fine, rows = network.refine(level, stem, base, parent[_last(parents)].to(device))
+        inner = _last(_relative(core, [w.start for w in window]))
+        field[_last(core)] = fine[inner].cpu()
         if level:
-            features[(..., *core)] = rows[inner].cpu()
+            features[_last(core)] = rows[inner].cpu()
     return field, features
 
 
@@ -110,8 +111,8 @@ def _stem_of_window(
     scale = 2**level
     span = tuple(slice(w.start * scale, w.stop * scale) for w in window)
     crop = _grown(span, network.stem_reach(level), tuple(image.shape[2:]), scale)
-    features = network.stem_features(image[(..., *crop)].to(device), level)
-    return features[(..., *_relative(window, [c.start // scale for c in crop]))]
+    features = network.stem_features(image[_last(crop)].to(device), level)
+    return features[_last(_relative(window, [c.start // scale for c in crop]))]
 
 
 def _windows(shape: tuple[int, ...], edge: int) -> Iterator[tuple[slice, ...]]:
@@ -132,11 +133,16 @@ def _relative(window: tuple[slice, ...], origin: list[int]) -> tuple[slice, ...]
     return tuple(slice(w.start - o, w.stop - o) for w, o in zip(window, origin, strict=True))
 
 
+def _last(window: tuple[slice, ...]) -> Any:
+    """The window as an index of the last three axes."""
+    return (..., *window)
+
+
 def estimate(shape: tuple[int, ...]) -> dict[str, float]:
     """What `reconstruct` will need for a working volume of `shape`: `gigabytes` at the peak, and `seconds`.
 
-    The speed of the network is measured here on a small piece, with a network of the default size in which few voxels are
-    active; the other steps are counted by what they took per voxel on a two-core machine.
+    The speed of the network is measured here on a small piece, with a network of the default size in which few voxels
+    are active; the other steps are counted by what they took per voxel on a two-core machine.
     """
     import time
 

@@ -79,7 +79,7 @@ def soft_mask(field: Tensor) -> Tensor:
 
 
 def overlap_loss(field: Tensor, target: Tensor) -> Tensor:
-    """One less the soft Dice of the zero sets per case (Milletari et al. 2016, section 3); in [0, 1], 0 for the truth."""
+    """One less the soft Dice of the zero sets per case (Milletari et al. 2016, section 3); 0 for the truth, below 1."""
     p, g = soft_mask(field).flatten(1), soft_mask(target).flatten(1)
     return 1 - ((2 * (p * g).sum(1) + 1) / (p.square().sum(1) + g.square().sum(1) + 1)).mean()
 

@@ -218,7 +218,13 @@ def _graph_of(volume: Volume, mask: Bool[np.ndarray, "x y z"]) -> nx.MultiGraph:
     # One voxel of background all around, also at the border of the volume: a vessel that leaves it ends there.
     box = joint_box(mask, mask)
     affine = moved(volume.affine, [part.start - 1 for part in box])
-    return centreline_graph(signed_distance(np.pad(mask[box], 1), volume.spacing), affine)
+    mask = np.pad(mask[box], 1)
+    # Only the inside is read: a narrow band holds all of thin vessels and costs a fraction of the whole field.
+    band = 4 * max(volume.spacing)
+    sdf = signed_distance(mask, volume.spacing, band)
+    if sdf.min() <= -0.999 * band:
+        sdf = signed_distance(mask, volume.spacing)
+    return centreline_graph(sdf, affine)
 
 
 def moved(affine: np.ndarray, corner: Sequence[int]) -> np.ndarray:

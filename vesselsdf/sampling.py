@@ -9,15 +9,16 @@ would have seen.
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
+from vesselsdf.files import PARTIAL
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.topology.thinning import thin
 from vesselsdf.volume import Volume, check_image, check_same_grid, isotropic
@@ -39,6 +40,9 @@ class PreparedCase:
     skeleton: Int[np.ndarray, "n 3"]
 
 
+Load = Callable[[], tuple[Volume, np.ndarray | Volume]]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Patches: `image` and `sdf` (B, 1, p, p, p) float32 (sdf in voxels), `skeleton` the same shape, 0 or 1."""
@@ -48,21 +52,15 @@ class Batch:
     skeleton: Float[np.ndarray, "b 1 p p p"]
 
 
-def prepare(
-    folder: Path,
-    name: str,
-    image: Volume,
-    vessel: Bool[np.ndarray, "x y z"] | Volume,
-    settings: Preprocessing,
-    reach: float,
-) -> PreparedCase:
+def prepare(folder: Path, name: str, load: Load, settings: Preprocessing, reach: float) -> PreparedCase:
     """Bring one case to the working grid and keep it under `folder`; an earlier preparation there is reused.
 
-    `vessel`: the label as a mask on the image's grid, or an exact SDF (`Volume`, mm). `reach`: distances are clipped
-    there, voxels.
+    `load` returns the image and its vessel: a mask on the image's grid, or an exact SDF (`Volume`, mm); it is called
+    only if the case is not prepared yet. `reach`: distances are clipped there, voxels.
     """
     target = folder / name
     if not target.is_dir():
+        image, vessel = load()
         grid = settings.working_volume(image)
         spacing = settings.working_spacing(image)
         field = _working_field(image, vessel, name, spacing).array / np.float32(spacing)
@@ -93,7 +91,7 @@ def _working_field(image: Volume, vessel: np.ndarray | Volume, name: str, spacin
 
 def _save_folder(target: Path, **arrays: np.ndarray) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
     try:
         for key, array in arrays.items():
             np.save(temporary / f"{key}.npy", array)
@@ -106,7 +104,7 @@ def _save_folder(target: Path, **arrays: np.ndarray) -> None:
 def draw(cases: Sequence[PreparedCase], size: int, batch: int, seed: int, step: int, rank: int = 0) -> Batch:
     """`batch` augmented patches of edge `size`, a pure function of its arguments."""
     generator = np.random.default_rng([seed, step, rank])
-    patches = [_draw_one(cases[generator.integers(len(cases))], size, generator) for _ in range(batch)]
+    patches = [_draw_one(cases[int(generator.integers(len(cases)))], size, generator) for _ in range(batch)]
     image, sdf, skeleton = (np.stack(part)[:, None] for part in zip(*patches, strict=True))
     return Batch(image, sdf, skeleton)
 
@@ -127,12 +125,12 @@ def _draw_one(case: PreparedCase, size: int, generator: np.random.Generator) -> 
     inside = case.skeleton - start
     inside = inside[((inside >= 0) & (inside < image.shape)).all(axis=1)]
     skeleton[tuple(inside.T)] = 1
-    short = [(0, size - n) for n in image.shape]
-    patches = [
-        np.pad(part, short, mode=mode) for part, mode in ((image, "edge"), (sdf, "edge"), (skeleton, "constant"))
-    ]
+    short = [(0, int(size - n)) for n in image.shape]
+    patches = np.pad(image, short, mode="edge"), np.pad(sdf, short, mode="edge"), np.pad(skeleton, short)
     axes, flips = generator.permutation(3), generator.random(3) < 0.5
-    turned = [np.ascontiguousarray(np.flip(part.transpose(axes), np.flatnonzero(flips))) for part in patches]
+    turned = [
+        np.ascontiguousarray(np.flip(part.transpose(axes), tuple(np.flatnonzero(flips).tolist()))) for part in patches
+    ]
     turned[0] = vary_intensity(turned[0], generator)
     return tuple(turned)
 

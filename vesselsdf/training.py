@@ -67,11 +67,11 @@ def fit(
         def patches(step: int):
             return ahead.submit(draw, cases, settings.patch, settings.batch, settings.seed, step)
 
-        upcoming = patches(start) if start < settings.steps else None
+        upcoming = patches(start)
         bar = track(range(start, settings.steps), "train", settings.steps, "step", initial=start)
         for step in bar:
             batch = upcoming.result()
-            upcoming = patches(step + 1) if step + 1 < settings.steps else None
+            upcoming = patches(step + 1)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, settings.steps, settings.learning_rate)
             network.train()

@@ -1,0 +1,41 @@
+# Two commands: `make demo` (see it work) and `make test` (check that it does). Both set up .venv by themselves.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+VENV := .venv
+BIN := $(VENV)/bin
+INPUT ?=
+TREE := demo/trees/images/ct_0000.nii.gz
+SCAN := $(or $(INPUT),$(TREE))
+
+.PHONY: demo test check build clean
+
+demo: $(VENV)/.installed
+	@if [ -n "$(INPUT)" ] && [ ! -e "$(INPUT)" ]; then echo "make demo: there is no file $(INPUT)"; exit 2; fi
+	$(BIN)/vesselsdf train --output demo/run
+	$(BIN)/vesselsdf evaluate --run demo/run
+	@if [ -z "$(INPUT)" ]; then $(BIN)/vesselsdf synth demo/trees --cases 1 --seed 4711 --modality ct --size 160; fi
+	$(BIN)/vesselsdf reconstruct "$(SCAN)" -o demo/result --checkpoint demo/run/model.safetensors
+
+test: $(VENV)/.installed-dev check
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+build: $(VENV)/.installed-dev
+	$(BIN)/python -m build
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
