@@ -139,3 +139,11 @@ def test_what_is_no_mask_is_refused_in_one_sentence(function):
     for bad in (np.zeros((3, 3), bool), np.zeros((1, 3, 3, 3), bool), np.zeros((3, 0, 3), bool), np.zeros((3, 3, 3))):
         with pytest.raises(InputError, match="mask has"):
             function(bad)
+
+
+@pytest.mark.parametrize(("modality", "expected"), [("ct", (1, 0, 0)), ("mr", (2, 1, 0))])
+def test_circle_of_willis_labels(shared_data, modality, expected):
+    import nibabel
+
+    file = shared_data / "circle_of_willis" / f"topcow_{modality}_roi_003.nii.gz"
+    assert betti_numbers(np.asarray(nibabel.load(file).dataobj) > 0) == expected

@@ -121,3 +121,18 @@ class Voxels:
         """Take distinct members out of the set."""
         for offset, bit in self.offsets:
             self.planes[voxels - offset] &= ~bit
+
+
+def adjacent_pairs(voxels: Int64[np.ndarray, "n 3"]) -> Int64[np.ndarray, "2 m"]:
+    """All pairs (i < j) of 26-adjacent voxels, given in C order."""
+    shape = voxels.max(axis=0) + 3
+    flat = np.ravel_multi_index(tuple(voxels.T + 1), shape)
+    index = np.full(int(np.prod(shape)), -1, np.int32)
+    index[flat] = np.arange(len(flat))
+    steps = [(x * shape[1] + y) * shape[2] + z for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)][14:]
+    pairs = []
+    for step in steps:
+        other = index[flat + step]
+        here = np.flatnonzero(other >= 0)
+        pairs.append(np.stack([here, other[here]]))
+    return np.concatenate(pairs, axis=1).astype(np.int64)

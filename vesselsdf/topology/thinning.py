@@ -4,7 +4,7 @@ Strategy: a voxel is removed only while it is a simple point (`neighbourhood.sim
 whose coordinates have equal parities are never 26-neighbours, so the simple ones among them can be removed together,
 and eight such sub-lattices make a pass. Voxels are taken in the order of their depth below the wall, so that what is
 left lies in the middle (distance-ordered homotopic thinning, Pudney 1998); a voxel with exactly one neighbour ends a
-branch and stays.
+branch and stays. Spurs that do not leave the vessel they come off are taken away at last (`pruning`).
 
 Removing a simple voxel is a deformation retraction of the union of closed voxels, so beta0, beta1 and beta2 cannot
 change, for any input: bars of even width, solid cubes, hollow shells (which stay closed surfaces), noise.
@@ -20,6 +20,7 @@ from scipy import ndimage
 from vesselsdf.errors import InputError
 from vesselsdf.topology.betti import as_mask
 from vesselsdf.topology.neighbourhood import CENTRE, Voxels, simple
+from vesselsdf.topology.pruning import prune
 
 # Depth is followed in steps of a quarter of a voxel: coarser ones leave spurs, finer ones only cost passes.
 STEPS_PER_VOXEL = 4
@@ -51,7 +52,9 @@ def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None 
         order = smoothed(voxels, depth)
     else:
         order = depth = depth_in_field(mask, sdf)
-    return voxels.in_box(peel(voxels, steps(order * STEPS_PER_VOXEL), depth))
+    ends = Ends(voxels, depth)
+    skeleton = peel(voxels, steps(order * STEPS_PER_VOXEL), ends)
+    return voxels.in_box(prune(skeleton, ends.depth, voxels.shape))
 
 
 def collapse(mask: Bool[np.ndarray, "x y z"], keep: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
@@ -168,15 +171,12 @@ def steps(depth: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     return order * MAX_STEPS // deepest if deepest > MAX_STEPS else order
 
 
-def peel(
-    voxels: Cropped, order: Int64[np.ndarray, " n"], depth: Float[np.ndarray, " n"] | None = None
-) -> Int64[np.ndarray, " m"]:
-    """What is left when simple members are removed in rising `order` until there are none; those of order -1 stay.
+def peel(voxels: Cropped, order: Int64[np.ndarray, " n"], ends: "Ends | None" = None) -> Int64[np.ndarray, " m"]:
+    """What is left when simple members are removed in rising `order` until there are none.
 
-    With `depth` (in voxels) ends of branches stay too.
+    Those of order -1 stay; with `ends`, ends of branches stay too.
     """
     state = Voxels(voxels.shape, voxels.members)
-    ends = None if depth is None else Ends(voxels, depth)
     x, y, z = np.unravel_index(voxels.members, voxels.shape)
     group = np.where(order < 0, -1, order * 8 + (x % 2) * 4 + (y % 2) * 2 + z % 2)
     by_group = np.argsort(group, kind="stable")
