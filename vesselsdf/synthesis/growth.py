@@ -30,6 +30,7 @@ class Growth:
     points: Float[np.ndarray, "n 3"] = field(default_factory=lambda: np.empty((0, 3)))
     parent: Int[np.ndarray, " n"] = field(default_factory=lambda: np.empty(0, int))
     end_radius: Float[np.ndarray, " n"] = field(default_factory=lambda: np.empty(0))
+    power: Float[np.ndarray, " n"] = field(default_factory=lambda: np.empty(0))  # r**g, kept up to date
     swell: Float[np.ndarray, " n"] = field(default_factory=lambda: np.empty(0))
     blocked: Bool[np.ndarray, " n"] = field(default_factory=lambda: np.empty(0, bool))
     joins: list = field(default_factory=list)
@@ -38,8 +39,16 @@ class Growth:
         """Add a chain of points; its last one is a new end with a radius of its own."""
         first, count = len(self.points), len(curve)
         self.points = np.vstack([self.points, curve])
-        self.parent = np.concatenate([self.parent, [parent], first + np.arange(count - 1)])
         radius = self.generator.uniform(*self.terminal_radius)
+        above = parent
+        added = radius**self.murray
+        if parent >= 0 and not (self.parent == parent).any():
+            added -= self.power[parent]  # the parent was an end until now
+        while above >= 0:
+            self.power[above] += added
+            above = int(self.parent[above])
+        self.parent = np.concatenate([self.parent, [parent], first + np.arange(count - 1)])
+        self.power = np.concatenate([self.power, np.full(count, radius**self.murray)])
         self.end_radius = np.concatenate([self.end_radius, np.full(count, radius)])
         self.swell = np.concatenate([self.swell, swelling(count, self.generator)])
         self.blocked = np.concatenate([self.blocked, np.zeros(count, bool)])
@@ -52,6 +61,12 @@ class Growth:
         self.points, self.end_radius, self.swell, self.blocked = (
             values[kept] for values in (self.points, self.end_radius, self.swell, self.blocked)
         )
+        power = np.where(self.children() == 0, self.end_radius**self.murray, 0.0).tolist()
+        parent = self.parent.tolist()
+        for point in range(len(power) - 1, -1, -1):
+            if parent[point] >= 0:
+                power[parent[point]] += power[point]
+        self.power = np.array(power)
 
     def children(self) -> Int[np.ndarray, " n"]:
         """Number of children of each point."""
@@ -59,12 +74,7 @@ class Growth:
 
     def radii(self) -> Float[np.ndarray, " n"]:
         """Radius of each point by Murray's law, `r_parent**g = sum r_child**g` (Murray 1926), at most `largest`."""
-        power = np.where(self.children() == 0, self.end_radius**self.murray, 0.0).tolist()
-        parent = self.parent.tolist()
-        for point in range(len(power) - 1, -1, -1):
-            if parent[point] >= 0:
-                power[parent[point]] += power[point]
-        return np.minimum(np.array(power) ** (1 / self.murray), self.largest)
+        return np.minimum(self.power ** (1 / self.murray), self.largest)
 
     def tangents(self) -> Float[np.ndarray, "n 3"]:
         """Unit direction away from the root at each point."""

@@ -204,7 +204,7 @@ def _mr(vessel, generator: np.random.Generator) -> tuple:
 
 
 def _microscopy(vessel, generator: np.random.Generator) -> tuple:
-    """Two-photon stack of labelled plasma: bright uneven vessels, dark tissue with haze and cells, fading with depth."""
+    """Two-photon stack of labelled plasma: uneven vessels, dark tissue with haze and cells, fading with depth."""
     shape, draw = vessel.shape, generator.uniform
     size = max(min(shape), 32)
     peak = float(draw(80, 255))

@@ -27,10 +27,11 @@ _ROUNDS = 6
 
 
 class Placement(NamedTuple):
-    """Spacing in mm, and the mm that count as one voxel."""
+    """Spacing in mm, the mm that count as one voxel, and the bifurcations that were found to be clean."""
 
     spacing: Float[np.ndarray, "3"]
     unit: float
+    clean: set[bytes]
 
 
 def grow_tree(
@@ -88,7 +89,7 @@ def grow_tree(
         # A tree without room for its loops may have it with a few more branches.
         wanted = round(terminals * (1 + 0.1 * attempt)) if loops else terminals
         growth = Growth(extent, generator, wanted, terminal_radius, murray, tortuosity, largest)
-        graph = _grow(growth, loops, trees, Placement(steps, unit))
+        graph = _grow(growth, loops, trees, Placement(steps, unit, set()))
         if graph is None:
             continue
         field = tube_distance(graph, shape, np.diag([*steps, 1.0]), band=float(steps.max()))
@@ -171,12 +172,18 @@ def _parts_cleanly(graph: nx.MultiGraph, node: int, place: Placement) -> bool:
         points, radii = data["points"][order], data["radii"][order]
         count = int((np.linalg.norm(points - centre, axis=1) > reach).argmax()) or len(points)
         part.add_edge(u, v, points=points[: max(count, 2)], radii=radii[: max(count, 2)])
+    key = b"".join(edge[name].tobytes() for *_, edge in part.edges(data=True) for name in ("points", "radii"))
+    if key in place.clean:
+        return True
     wide = reach + 2 * graph.nodes[node]["radius"]
     low = np.floor((centre - wide) / place.spacing)
     affine = np.diag([*place.spacing, 1.0])
     affine[:3, 3] = low * place.spacing
     x, y, z = (int(n) for n in np.ceil((centre + wide) / place.spacing) - low + 1)
-    return betti_numbers(tube_distance(part, (x, y, z), affine, band=0.5 * place.unit) <= 0) == (1, 0, 0)
+    if betti_numbers(tube_distance(part, (x, y, z), affine, band=0.5 * place.unit) <= 0) != (1, 0, 0):
+        return False
+    place.clean.add(key)
+    return True
 
 
 def _cut(growth: Growth, gone: Bool[np.ndarray, " n"]) -> None:
