@@ -148,7 +148,7 @@ def test_spurs_inside_their_vessel_are_taken_off_and_branches_stay():
     line[4, 4, 2:28] = True
     spur, branch = line.copy(), line.copy()
     spur[5:7, 4, 15] = True
-    branch[5:8, 4, 15] = True
+    branch[5:9, 4, 15] = True
     for mask, ends in ((spur, 2), (branch, 3)):
         voxels = crop(mask)
         depth = np.zeros(int(np.prod(voxels.shape)), np.float32)
@@ -156,6 +156,16 @@ def test_spurs_inside_their_vessel_are_taken_off_and_branches_stay():
         left = voxels.in_box(prune(voxels.members, depth, voxels.shape))
         assert (neighbour_counts(left) == 1).sum() == ends
         assert left[4, 4, 2:28].all()
+
+
+def test_a_skeleton_has_no_voxel_that_could_be_taken_off_but_ends():
+    rng = np.random.default_rng(2)
+    field = ndimage.gaussian_filter(rng.normal(size=(40, 40, 40)), 2)
+    mask = field <= np.quantile(field, 0.15)
+    voxels = crop(thin(mask))
+    state = Voxels(voxels.shape, voxels.members)
+    removable = simple(state.neighbourhoods(voxels.members))
+    assert (np.bitwise_count(state.neighbourhoods(voxels.members[removable])) == 2).all()
 
 
 def test_a_side_branch_is_kept():

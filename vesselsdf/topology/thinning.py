@@ -10,7 +10,7 @@ Removing a simple voxel is a deformation retraction of the union of closed voxel
 change, for any input: bars of even width, solid cubes, hollow shells (which stay closed surfaces), noise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import numpy as np
@@ -54,7 +54,10 @@ def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None 
         order = depth = depth_in_field(mask, sdf)
     ends = Ends(voxels, depth)
     skeleton = peel(voxels, steps(order * STEPS_PER_VOXEL), ends)
-    return voxels.in_box(prune(skeleton, ends.depth, voxels.shape))
+    skeleton = prune(skeleton, ends.depth, voxels.shape)
+    # The foot of a spur is left as a bump on the line, no longer needed to connect anything.
+    rest = replace(voxels, members=skeleton)
+    return voxels.in_box(peel(rest, np.zeros(skeleton.size, np.int64), ends))
 
 
 def collapse(mask: Bool[np.ndarray, "x y z"], keep: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
