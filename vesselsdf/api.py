@@ -27,8 +27,8 @@ from vesselsdf.network import VesselNet
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
-from vesselsdf.sampling import prepare
-from vesselsdf.sources import LabelledCase, open_source
+from vesselsdf.sampling import prepare_all
+from vesselsdf.sources import LabelledCase, Source, open_source
 from vesselsdf.synthesis.cases import synthetic_case, write_case
 from vesselsdf.volume import Volume, check_image, check_mask, read_volume
 from vesselsdf.volume import facts as volume_facts
@@ -125,15 +125,7 @@ def train(config: RunConfig | None = None, output: str | Path | None = None) -> 
         save_config(config, folder / "config.yaml")
     # Beyond this nothing is learned about the distance: the band of the coarsest level.
     reach = 3.0 * 2 ** (config.network.levels - 1)
-
-    def load(name: str) -> tuple[Volume, np.ndarray | Volume]:
-        case = source.load(name)
-        return case.image, case.vessel
-
-    training = [
-        prepare(folder / "cases", name, partial(load, name), settings, reach)
-        for name in track(source.training, "prepare cases", unit="case")
-    ]
+    training = prepare_all(folder / "cases", source.training, partial(_pair, source), settings, reach)
     held_out = [source.load(name) for name in track(source.validation, "load validation", unit="case")]
 
     def validate(network: VesselNet) -> dict[str, float]:
@@ -145,6 +137,11 @@ def train(config: RunConfig | None = None, output: str | Path | None = None) -> 
     settings = settings.model_copy(update={"threshold": threshold})
     save_model(folder / "model.safetensors", network.state_dict(), config, settings, config.training.steps)
     return folder
+
+
+def _pair(source: Source, name: str) -> tuple[Volume, np.ndarray | Volume]:
+    case = source.load(name)
+    return case.image, case.vessel
 
 
 def run_name(config: RunConfig) -> str:

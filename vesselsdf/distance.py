@@ -34,8 +34,8 @@ def signed_distance(
     kept between the two centres. So the mask's topology never changes, on anisotropic grids neither, and on round tubes
     the mean error within 3 voxels of the wall is about 0.12 voxel (half-way crossings: 0.2). Up to 4 voxels from the
     wall distances to the discs are exact. Beyond that the wall voxel comes from an exact Euclidean feature transform
-    and the distance goes through that voxel: 0.15 voxel too far on average, less than one always (measured). The sign
-    is always the mask's, and no value is zero.
+    and the distance goes through that voxel: 0.15 voxel too far on average, about one at most (measured). The sign is
+    always the mask's, and no value is zero.
 
     Args:
         mask: (X, Y, Z) bool, true inside the vessel. The vessel is taken to go on beyond the faces of the box.

@@ -10,7 +10,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
 from vesselsdf.files import PARTIAL
 from vesselsdf.preprocessing import Preprocessing
+from vesselsdf.progress import track
 from vesselsdf.topology.thinning import thin
 from vesselsdf.volume import Volume, check_image, check_same_grid, isotropic
 
@@ -73,6 +77,26 @@ def prepare(folder: Path, name: str, load: Load, settings: Preprocessing, reach:
         )
     arrays = {key: np.load(target / f"{key}.npy", mmap_mode="r") for key in ("image", "sdf", "skeleton")}
     return PreparedCase(name, arrays["image"], arrays["sdf"], np.asarray(arrays["skeleton"]))
+
+
+def prepare_all(
+    folder: Path, names: Sequence[str], load: Callable[[str], tuple[Volume, np.ndarray | Volume]],
+    settings: Preprocessing, reach: float,
+) -> list[PreparedCase]:  # fmt: skip
+    """`prepare` every case, those that are missing in worker processes; `load` must be picklable."""
+    missing = [name for name in names if not (folder / name).is_dir()]
+    if len(missing) > 1:
+        # Fresh processes: forking one in which torch runs threads may hang.
+        workers = min(len(missing), os.cpu_count() or 1)
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            waiting = [pool.submit(_prepare_quietly, folder, name, load, settings, reach) for name in missing]
+            for done in track(as_completed(waiting), "prepare cases", len(missing), "case"):
+                done.result()
+    return [prepare(folder, name, partial(load, name), settings, reach) for name in names]
+
+
+def _prepare_quietly(folder: Path, name: str, load: Callable, settings: Preprocessing, reach: float) -> None:
+    prepare(folder, name, partial(load, name), settings, reach)
 
 
 def _working_field(image: Volume, vessel: np.ndarray | Volume, name: str, spacing: float) -> Volume:

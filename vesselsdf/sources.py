@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import networkx as nx
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from vesselsdf.config import DataSettings
-from vesselsdf.data import Card, find_cases, load_card, vessel_mask
+from vesselsdf.data import Card, Case, find_cases, load_card, vessel_mask
 from vesselsdf.errors import InputError
 from vesselsdf.synthesis.cases import synthetic_case
 from vesselsdf.volume import Volume, check_image, check_mask, check_same_grid, read_volume
@@ -36,7 +37,7 @@ class LabelledCase:
 
 @dataclass(frozen=True)
 class Source:
-    """Names of the cases for training and for validation, and how to load one."""
+    """Names of the cases for training and for validation, and how to load one (in any process)."""
 
     training: Sequence[str]
     validation: Sequence[str]
@@ -60,19 +61,18 @@ def _split(names: Sequence[str], share: float, seed: int) -> tuple[list[str], li
 def _synthetic_source(data: DataSettings, seed: int) -> Source:
     names = [f"tree_{index:04d}" for index in range(data.synthetic_cases)]
     held_out = max(1, round(data.validation * len(names)))
+    return Source(names[:-held_out], names[-held_out:], partial(_grow_case, data, seed), data.window)
 
-    def load(name: str) -> LabelledCase:
-        index = int(name.removeprefix("tree_"))
-        modality = MODALITIES[index % len(MODALITIES)] if data.modality == "mixed" else data.modality
-        case = synthetic_case(
-            seed=seed * 1_000_003 + index,
-            shape=(data.synthetic_size,) * 3,
-            spacing=(SYNTHETIC_SPACING,) * 3,
-            modality=modality,
-        )
-        return LabelledCase(name, case.image, case.sdf, case.graph)
 
-    return Source(names[:-held_out], names[-held_out:], load, data.window)
+def _grow_case(data: DataSettings, seed: int, name: str) -> LabelledCase:
+    index = int(name.removeprefix("tree_"))
+    case = synthetic_case(
+        seed=seed * 1_000_003 + index,
+        shape=(data.synthetic_size,) * 3,
+        spacing=(SYNTHETIC_SPACING,) * 3,
+        modality=MODALITIES[index % len(MODALITIES)] if data.modality == "mixed" else data.modality,
+    )
+    return LabelledCase(name, case.image, case.sdf, case.graph)
 
 
 def _folder_source(data: DataSettings, seed: int) -> Source:
@@ -86,16 +86,15 @@ def _folder_source(data: DataSettings, seed: int) -> Source:
             f"{root} holds {len(cases)} labelled case(s); training needs at least 2, one of them for validation."
         )
     ids = data.vessel_ids or (tuple(card.vessel_ids) if card and card.vessel_ids else None)
-
-    def load(name: str) -> LabelledCase:
-        case = cases[name]
-        image = read_volume(case.image)
-        check_image(image, str(case.image))
-        assert case.label is not None
-        label = read_volume(case.label)
-        check_mask(label, str(case.label))
-        check_same_grid(image, label, (str(case.image), str(case.label)))
-        return LabelledCase(name, image, vessel_mask(label, ids))
-
     training, validation = _split(sorted(cases), data.validation, seed)
-    return Source(training, validation, load, data.window or (card.window if card else None))
+    return Source(training, validation, partial(_read_case, cases, ids), data.window or (card.window if card else None))
+
+
+def _read_case(cases: dict[str, Case], ids: tuple[int, ...] | None, name: str) -> LabelledCase:
+    case = cases[name]
+    assert case.label is not None
+    image, label = read_volume(case.image), read_volume(case.label)
+    check_image(image, str(case.image))
+    check_mask(label, str(case.label))
+    check_same_grid(image, label, (str(case.image), str(case.label)))
+    return LabelledCase(name, image, vessel_mask(label, ids))

@@ -93,8 +93,9 @@ def run_table(report: Mapping[str, Any]) -> str:
     header = ["level", "mm", "Dice", "beta0 err", "beta1 err", "beta2 err", "active", "act. recall", "bound used"]
     return (
         f"{report['run']}: {len(report['cases'])} held-out cases\n\n{format_table(mean['metrics'])}\n\n"
-        f"Level by level against the coarse-grained truth (active: share of voxels refined; act. recall: share of the true "
-        f"centreline in them;\nbound used: largest correction in units of its bound, never above 1)\n\n{columns(header, rows)}"
+        "Level by level against the coarse-grained truth (active: share of voxels refined; act. recall: share of the\n"
+        "true centreline in them; bound used: largest correction in units of its bound, never above 1)\n\n"
+        f"{columns(header, rows)}"
     )
 
 
