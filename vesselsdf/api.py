@@ -30,7 +30,8 @@ from vesselsdf.reconstruction import Reconstruction, file_hash
 from vesselsdf.sampling import prepare_all
 from vesselsdf.sources import LabelledCase, Source, open_source
 from vesselsdf.synthesis.cases import synthetic_case, write_case
-from vesselsdf.volume import Volume, check_image, check_mask, read_volume
+from vesselsdf.topology.betti import betti_numbers
+from vesselsdf.volume import Volume, check_image, check_mask, isotropic, read_volume
 from vesselsdf.volume import facts as volume_facts
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ def reconstruct(
         check_mask(source, name)
         made = Reconstruction([], source.affine, source, from_mask=True, provenance=provenance)
         with made.timed("distance"):
-            made.levels = scales.pyramid(_mask_distance(source, name), MASK_LEVELS)
+            field, made.provenance["working_grid"] = _mask_field(source, name)
+            made.levels, made.affine = scales.pyramid(field.array, MASK_LEVELS), field.affine
         return made
     check_image(source, name)
     path = Path(checkpoint) if checkpoint else newest_run() / "model.safetensors"
@@ -94,6 +96,22 @@ def _mask_distance(source: Volume, name: str) -> np.ndarray:
     if vessel.all():
         raise InputError(f"{name} is vessel everywhere, so it has no wall; check the file.")
     return signed_distance(vessel, source.spacing)
+
+
+def _mask_field(source: Volume, name: str) -> tuple[Volume, str]:
+    """The distance of a mask on the isotropic grid if that keeps its Betti numbers, else on its own; and which it is.
+
+    Interpolating the distance between slices tears thin oblique vessels, which the mask joins by corners: the topology
+    that somebody segmented counts for more than cubic voxels.
+    """
+    field = source.with_array(_mask_distance(source, name))
+    if max(source.spacing) - min(source.spacing) <= 1e-3 * min(source.spacing):
+        return field, "the input's, isotropic"
+    even = isotropic(field, min(source.spacing))
+    before, after = betti_numbers(source.array > 0), betti_numbers(even.array <= 0)
+    if before == after:
+        return even, "isotropic"
+    return field, f"the input's: on an isotropic grid the Betti numbers would change from {before} to {after}"
 
 
 def newest_run() -> Path:

@@ -84,6 +84,7 @@ class Reconstruction:
         return {
             "connectivity": "26 for vessels, 6 for background",
             "betti": betti,
+            "betti_of_mask_on_input_grid": betti_numbers(self.mask.array > 0),
             "mesh": mesh_facts,
             "agreement": {
                 "mesh_euler_is_twice_field_euler": mesh_facts["euler_number"] == 2 * (betti[0] - betti[1] + betti[2]),
@@ -101,10 +102,13 @@ class Reconstruction:
         graph = self.graph if sdf is self.levels[0] else centreline_graph(sdf, affine)
         return decisions(graph)
 
-    def mask_on(self, target: Volume) -> Volume:
-        """The vessel mask, 0 or 1, on the grid of `target`."""
-        values = resample(self.sdf, target.shape, target.affine, order=1).array
-        return target.with_array((values <= 0).astype(np.uint8))
+    @cached_property
+    def mask(self) -> Volume:
+        """The vessel mask, 0 or 1, on the input's grid."""
+        if self.from_mask:
+            return self.input.with_array((self.input.array > 0).astype(np.uint8))
+        values = resample(self.sdf, self.input.shape, self.input.affine, order=1).array
+        return self.input.with_array((values <= 0).astype(np.uint8))
 
     def save(self, folder: str | Path) -> None:
         """Write field, mask, meshes, centreline, topology report and preview to `folder`; `run.json` comes last."""
@@ -112,7 +116,7 @@ class Reconstruction:
         graph, mesh, topology = self.graph, self.mesh(), self.topology()
         with self.timed("writing"):
             write_volume(self.sdf, folder / "sdf.nii.gz")
-            write_volume(self.mask_on(self.input), folder / "vessels.nii.gz")
+            write_volume(self.mask, folder / "vessels.nii.gz")
             for suffix in ("ply", "stl", "glb"):
                 write_mesh(mesh, folder / f"mesh.{suffix}")
             write_swc(graph, folder / "centreline.swc")

@@ -29,6 +29,10 @@ from vesselsdf.volume import Volume, check_image, check_same_grid, isotropic
 
 # Share of the patches centred near a vessel's centreline; the others lie anywhere, so that background is learned too.
 CENTRED = 0.7
+# Share of the patches that are magnified or shrunk, and by how much: vessels of a modality come in all widths, and the
+# widest (an aorta of 25 voxels across) would need cases too large to keep many of.
+ZOOMED = 0.5
+ZOOM = (0.75, 2.5)
 
 
 @dataclass(frozen=True)
@@ -134,29 +138,37 @@ def draw(cases: Sequence[PreparedCase], size: int, batch: int, seed: int, step: 
 
 
 def _draw_one(case: PreparedCase, size: int, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
-    shape = np.array(case.image.shape)
-    free = np.maximum(shape - size, 0)
+    zoom = float(np.exp(generator.uniform(*np.log(ZOOM)))) if generator.random() < ZOOMED else 1.0
+    window, start = _window(case, round(size / zoom), generator)
+    image, sdf = case.image[window].astype(np.float32), case.sdf[window].astype(np.float32)
+    skeleton = np.zeros((size,) * 3, np.float32)
+    inside = np.floor((case.skeleton - start + 0.5) * zoom).astype(int)
+    skeleton[tuple(inside[((inside >= 0) & (inside < size)).all(axis=1)].T)] = 1
+    if zoom != 1.0:
+        shape = tuple(min(size, round(n * zoom)) for n in image.shape)
+        image, sdf = _zoomed(image, shape), _zoomed(sdf, shape) * np.float32(zoom)
+    short = [(0, int(size - n)) for n in image.shape]
+    patches = np.pad(image, short, mode="edge"), np.pad(sdf, short, mode="edge"), skeleton
+    axes, flips = generator.permutation(3), tuple(np.flatnonzero(generator.random(3) < 0.5).tolist())
+    turned = [np.ascontiguousarray(np.flip(part.transpose(axes), flips)) for part in patches]
+    return vary_intensity(turned[0], generator), turned[1], turned[2]
+
+
+def _window(case: PreparedCase, size: int, generator: np.random.Generator) -> tuple[tuple[slice, ...], np.ndarray]:
+    free = np.maximum(np.array(case.image.shape) - size, 0)
     if generator.random() < CENTRED and len(case.skeleton):
-        centre = case.skeleton[generator.integers(len(case.skeleton))] + generator.integers(
-            -size // 4, size // 4 + 1, 3
-        )
+        near = generator.integers(-size // 4, size // 4 + 1, 3)
+        centre = case.skeleton[generator.integers(len(case.skeleton))] + near
         start = np.clip(centre - size // 2, 0, free)
     else:
         start = generator.integers(0, free + 1)
-    window = tuple(slice(s, s + size) for s in start)
-    image, sdf = case.image[window].astype(np.float32), case.sdf[window].astype(np.float32)
-    skeleton = np.zeros(image.shape, np.float32)
-    inside = case.skeleton - start
-    inside = inside[((inside >= 0) & (inside < image.shape)).all(axis=1)]
-    skeleton[tuple(inside.T)] = 1
-    short = [(0, int(size - n)) for n in image.shape]
-    patches = np.pad(image, short, mode="edge"), np.pad(sdf, short, mode="edge"), np.pad(skeleton, short)
-    axes, flips = generator.permutation(3), generator.random(3) < 0.5
-    turned = [
-        np.ascontiguousarray(np.flip(part.transpose(axes), tuple(np.flatnonzero(flips).tolist()))) for part in patches
-    ]
-    turned[0] = vary_intensity(turned[0], generator)
-    return tuple(turned)
+    return tuple(slice(s, s + size) for s in start), start
+
+
+def _zoomed(patch: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    import torch
+
+    return torch.nn.functional.interpolate(torch.from_numpy(patch)[None, None], shape, mode="trilinear")[0, 0].numpy()
 
 
 def vary_intensity(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:

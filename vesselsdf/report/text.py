@@ -1,5 +1,6 @@
 """Results as text for the terminal."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,12 @@ def survival_table(report: Mapping[str, Any]) -> str:
     return columns(header, rows) + f"\nCoarsest safe level (all decisions as at level 0): {verdict}."
 
 
-def _changed(changed: Any) -> str:
+def _changed(changed: Sequence[Mapping[str, Any]] | None) -> str:
+    """Names of the decisions that changed, each once, with the number of places for those taken per path or tree."""
     if not changed:
         return "none"
-    names = list(changed) if isinstance(changed, Mapping) else [str(item) for item in changed]
-    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    names = Counter(item["decision"] for item in changed)
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in names.items())
 
 
 def run_table(report: Mapping[str, Any]) -> str:

@@ -23,7 +23,8 @@ def prune(
     steps = np.delete(cube, 13, axis=0) @ np.array([shape[1] * shape[2], shape[2], 1])
     present = np.zeros(depth.size, bool)
     present[skeleton] = True
-    reach = int(2 * depth[skeleton].max()) + 2  # a chain within a ball cannot wind about much
+    # A chain within a ball cannot wind about much. Fields that are no distances may claim any depth.
+    reach = int(2 * np.clip(depth[skeleton].max(), 0, max(shape))) + 2
     while (chains := spurs(skeleton, present, depth, shape, steps, reach)).size:
         present[chains] = False
         skeleton = skeleton[present[skeleton]]
@@ -43,7 +44,7 @@ def spurs(
     tips, stops, paths = walk(ends, present, steps, reach)
     place = np.stack(np.unravel_index(np.concatenate([tips, stops]), shape), axis=-1)
     tip_place, stop_place = place[: tips.size], place[tips.size :]
-    inside = ((tip_place - stop_place) ** 2).sum(axis=1) <= np.maximum(depth[stops] ** 2, 3)
+    inside = ((tip_place - stop_place) ** 2).sum(axis=1) <= np.maximum(depth[stops].clip(0) ** 2, 3)
     length = (paths >= 0).sum(axis=1)
     # Chains meet where their last voxels are the same or touch.
     forks, fork = np.unique(stops, return_inverse=True)
