@@ -9,6 +9,7 @@ is broken.
 
 import argparse
 import sys
+from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -45,7 +46,7 @@ def network_pairs(checkpoint: str, count: int):
         used = max(
             float(np.abs(fine - scales.prolong(coarse, fine.shape)).max())
             / (model.network.kappa * 0.5 * 2 ** (level + 1))
-            for level, (fine, coarse) in enumerate(zip(fields[:-1], fields[1:], strict=True))
+            for level, (fine, coarse) in enumerate(pairwise(fields))
         )
         start = [max(0, (n - EDGE) // 2) for n in fields[0].shape]
         window = tuple(slice(s, s + EDGE) for s in start)
