@@ -1,9 +1,13 @@
 """Shape and type checks on every annotated function of the package, while tests run and only then."""
 
+import os
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+# The tests run in one process per core; more threads would only fight for the cores. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _hook = install_import_hook("vesselsdf", "beartype.beartype")
 

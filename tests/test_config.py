@@ -27,7 +27,7 @@ def test_settings_left_out_keep_their_defaults(tmp_path):
         ({"training": {"patch": 63}}, "multiple of 8"),
         ({"network": {"kappa": 0.5}}, "kappa must exceed"),
         ({"network": {"operator": "median"}}, "network.operator"),
-        ({"data": {"synthetic_size": 48}}, "at least training.patch"),
+        ({"data": {"synthetic_size": 40}}, "at least training.patch"),
     ],
 )
 def test_problems_are_named_in_one_sentence(values, words):

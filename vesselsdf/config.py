@@ -53,9 +53,9 @@ class DataSettings(Settings):
     """Intensities mapped to -1 and 1 (HU for CT); by default the card's window or statistics of each volume."""
     vessel_ids: tuple[int, ...] | None = None
     """Label values that are vessels; by default the card's, or every value above 0."""
-    validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.06
     """Share of the cases held out for validation (at least one)."""
-    synthetic_cases: Annotated[int, Field(ge=2)] = 28
+    synthetic_cases: Annotated[int, Field(ge=2)] = 96
     """Number of synthetic cases, if root is 'synthetic'."""
     synthetic_size: Annotated[int, Field(ge=32)] = 96
     """Voxels along each edge of a synthetic case."""
@@ -81,11 +81,11 @@ class LossSettings(Settings):
 class TrainingSettings(Settings):
     """The optimisation."""
 
-    steps: Annotated[int, Field(ge=1)] = 800
+    steps: Annotated[int, Field(ge=1)] = 1100
     """Number of optimisation steps."""
-    batch: Annotated[int, Field(ge=1)] = 2
+    batch: Annotated[int, Field(ge=1)] = 4
     """Patches per step."""
-    patch: Annotated[int, Field(ge=16)] = 64
+    patch: Annotated[int, Field(ge=16)] = 48
     """Voxels along each edge of a patch; a multiple of 2**(levels - 1)."""
     learning_rate: Positive = 3e-3
     """Largest learning rate; a warm-up leads to it and a cosine away from it."""
@@ -99,7 +99,7 @@ class TrainingSettings(Settings):
     """Every draw follows from it."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints; a run that is killed goes on from the last one."""
-    validate_every: Annotated[int, Field(ge=1)] = 400
+    validate_every: Annotated[int, Field(ge=1)] = 500
     """Steps between reconstructions of the validation volumes."""
 
 
