@@ -20,3 +20,22 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real public data not found at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def busy_network():
+    """Random weights that make corrections large and every level partly active; running statistics set once."""
+    import torch
+
+    from vesselsdf.network import VesselNet
+
+    torch.manual_seed(0)
+    network = VesselNet()
+    torch.nn.init.constant_(network.coarsest.bias, 0.1)
+    torch.nn.init.normal_(network.coarsest.weight, std=0.2)
+    for refinement in network.refinements:
+        torch.nn.init.normal_(refinement.correction.weight, std=0.5)
+    network.train()
+    with torch.no_grad():
+        network(torch.randn(2, 1, 40, 40, 40))
+    return network.eval()

@@ -9,21 +9,6 @@ from vesselsdf import scales
 from vesselsdf.network import VesselNet, count_parameters, expected_shapes
 
 
-@pytest.fixture
-def busy_network():
-    """Random weights that make corrections large and every level partly active; running statistics set once."""
-    torch.manual_seed(0)
-    network = VesselNet()
-    torch.nn.init.constant_(network.coarsest.bias, 0.1)
-    torch.nn.init.normal_(network.coarsest.weight, std=0.2)
-    for refinement in network.refinements:
-        torch.nn.init.normal_(refinement.correction.weight, std=0.5)
-    network.train()
-    with torch.no_grad():
-        network(torch.randn(2, 1, 40, 40, 40))
-    return network.eval()
-
-
 def test_the_small_network_is_small():
     assert 0.4e6 < count_parameters(VesselNet()) < 0.8e6
 
