@@ -33,14 +33,14 @@ def working_truth(model: Model, case: LabelledCase) -> Float[np.ndarray, "x y z"
 
 
 def quick_figures(model: Model, cases: Sequence[LabelledCase]) -> dict[str, float]:
-    """Mean overlap, topology errors and recall of the active voxels over whole volumes, at the wall phi = 0."""
+    """Mean overlap, topology errors and reachable share over whole volumes, at the wall phi = 0."""
     rows = []
     for case in cases:
         working = model.preprocessing.working_volume(case.image)
         spacing = model.preprocessing.working_spacing(case.image)
         fields = predict(model.network, working.array, spacing)
         truth = working_truth(model, case) <= 0
-        rows.append(_figures(fields[0] <= 0, truth, spacing) | active_recall(model, fields, truth, spacing))
+        rows.append(_figures(fields[0] <= 0, truth, spacing) | reachable(model, fields, truth, spacing))
     return {f"validation/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
@@ -54,10 +54,11 @@ def _figures(predicted: np.ndarray, truth: np.ndarray, spacing: float) -> dict[s
     }
 
 
-def active_recall(model: Model, fields: Sequence[np.ndarray], truth: np.ndarray, spacing: float) -> dict[str, float]:
-    """Share of the true skeleton that lies in active voxels, and share of all voxels that are active, per level.
+def reachable(model: Model, fields: Sequence[np.ndarray], truth: np.ndarray, spacing: float) -> dict[str, float]:
+    """Share of the true skeleton that each level can still make vessel, and share of all voxels that are active there.
 
-    A vessel whose skeleton is not active at a level can never come back at that level or below it.
+    A skeleton voxel is reachable if it is active, or already inside with nothing left to refine. What is not reachable
+    at a level can never come back at that level or below it: the ceiling that the coarser levels set.
     """
     skeleton = np.argwhere(thin(truth))
     figures = {}
@@ -65,7 +66,8 @@ def active_recall(model: Model, fields: Sequence[np.ndarray], truth: np.ndarray,
         h = spacing * 2.0 ** (level + 1)
         base = scales.prolong(fields[level + 1], fields[level].shape)
         active = scales.activity(base, model.network.kappa * h, model.network.needed * h) > 0
-        figures[f"active_recall_{level}"] = float(active[tuple((skeleton >> level).T)].mean()) if len(skeleton) else 1.0
+        on_skeleton = (active | (base <= 0))[tuple((skeleton >> level).T)]
+        figures[f"reachable_{level}"] = float(on_skeleton.mean()) if len(skeleton) else 1.0
         figures[f"active_share_{level}"] = float(active.mean())
     return figures
 
@@ -108,7 +110,7 @@ def level_rows(made: Reconstruction, model: Model, truth: Float[np.ndarray, "x y
     spacing = made.sdf.spacing[0]
     targets = scales.pyramid(truth, len(made.levels), model.config.network.operator)
     offset = model.preprocessing.threshold * spacing
-    recall = active_recall(model, [field + offset for field in made.levels], truth <= 0, spacing)
+    figures = reachable(model, [field + offset for field in made.levels], truth <= 0, spacing)
     rows = []
     for level, (field, target) in enumerate(zip(made.levels, targets, strict=True)):
         row = {
@@ -121,8 +123,8 @@ def level_rows(made: Reconstruction, model: Model, truth: Float[np.ndarray, "x y
         if level + 1 < len(made.levels):
             step = np.abs(field - scales.prolong(made.levels[level + 1], field.shape)).max()
             row["bound_used"] = float(step) / (model.network.kappa * spacing * 2 ** (level + 1))
-            row["active_share"] = recall[f"active_share_{level}"]
-            row["active_recall"] = recall[f"active_recall_{level}"]
+            row["active_share"] = figures[f"active_share_{level}"]
+            row["reachable"] = figures[f"reachable_{level}"]
         rows.append(row)
     return rows
 

@@ -309,12 +309,8 @@ def _entry(channels: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*_unit(channels, outputs), *_unit(outputs, outputs))
 
 
-def _unit(channels: int, outputs: int, dilation: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv3d(channels, outputs, 3, padding=dilation, dilation=dilation, bias=False),
-        nn.BatchNorm3d(outputs),
-        nn.ReLU(inplace=True),
-    ]
+def _unit(channels: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv3d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
 
 
 class _StemLevel(nn.Module):
@@ -337,13 +333,18 @@ class _Residual(nn.Module):
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *_unit(channels, channels, dilation),
-            nn.Conv3d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False),
-            nn.BatchNorm3d(channels),
-        )
+            _wide(channels, dilation), nn.BatchNorm3d(channels), nn.ReLU(inplace=True),
+            _wide(channels, dilation), nn.BatchNorm3d(channels),
+        )  # fmt: skip
 
     def forward(self, features: Tensor) -> Tensor:
         return F.relu(features + self.body(features))
+
+
+def _wide(channels: int, dilation: int) -> nn.Conv3d:
+    # The border is repeated outwards: a frame of zeros would tell the coarse levels where in the patch they are, and
+    # what they learn about that (vessels lie near the middle of training patches) is wrong in a whole volume.
+    return nn.Conv3d(channels, channels, 3, 1, dilation, dilation, bias=False, padding_mode="replicate")
 
 
 def count_parameters(network: nn.Module) -> int:

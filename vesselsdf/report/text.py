@@ -88,15 +88,15 @@ def run_table(report: Mapping[str, Any]) -> str:
     rows = [
         [
             row["level"], row["spacing_mm"], row["dice"], row["beta0_error"], row["beta1_error"], row["beta2_error"],
-            row.get("active_share"), row.get("active_recall"), row.get("bound_used"),
+            row.get("active_share"), row.get("reachable"), row.get("bound_used"),
         ]
         for row in mean["levels"]
     ]  # fmt: skip
-    header = ["level", "mm", "Dice", "beta0 err", "beta1 err", "beta2 err", "active", "act. recall", "bound used"]
+    header = ["level", "mm", "Dice", "beta0 err", "beta1 err", "beta2 err", "active", "reachable", "bound used"]
     return (
         f"{report['run']}: {len(report['cases'])} held-out cases\n\n{format_table(mean['metrics'])}\n\n"
-        "Level by level against the coarse-grained truth (active: share of voxels refined; act. recall: share of the\n"
-        "true centreline in them; bound used: largest correction in units of its bound, never above 1)\n\n"
+        "Level by level against the coarse-grained truth (active: share of voxels refined;\nreachable: share of the "
+        "true centreline active or already inside; bound used: largest correction over its bound)\n\n"
         f"{columns(header, rows)}"
     )
 
