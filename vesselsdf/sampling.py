@@ -157,8 +157,8 @@ def _draw_one(case: PreparedCase, size: int, generator: np.random.Generator) -> 
 def _window(case: PreparedCase, size: int, generator: np.random.Generator) -> tuple[tuple[slice, ...], np.ndarray]:
     free = np.maximum(np.array(case.image.shape) - size, 0)
     if generator.random() < CENTRED and len(case.skeleton):
-        # Anywhere in the patch: were it always near the middle, the network would learn to look there.
-        near = generator.integers(-size // 2, size // 2, 3)
+        # Not only in the middle of the patch, or the network would learn to look there.
+        near = generator.integers(-3 * size // 8, 3 * size // 8 + 1, 3)
         centre = case.skeleton[generator.integers(len(case.skeleton))] + near
         start = np.clip(centre - size // 2, 0, free)
     else:
