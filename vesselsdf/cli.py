@@ -78,7 +78,8 @@ def _parse(function: Callable[..., int], command: str, examples: str, arguments:
     """Call `function` with its parameters filled from `arguments`."""
     import tyro
 
-    description = f"{(function.__doc__ or '').strip()}\n\nexamples:\n{examples}"
+    purpose = (function.__doc__ or "").split("Args:")[0].strip()
+    description = f"{purpose}\n\nexamples:\n{examples}"
     return tyro.cli(
         function,
         prog=f"vesselsdf {command}",
@@ -91,34 +92,27 @@ def _parse(function: Callable[..., int], command: str, examples: str, arguments:
 def _train(arguments: list[str]) -> int:
     import tyro
 
-    from vesselsdf.config import RunConfig, describe, load_config
-    from vesselsdf.errors import InputError
+    from vesselsdf.config import RunConfig, load_config
 
     output, arguments = _take(arguments, "--output", "-o")
     config_file, arguments = _take(arguments, "--config")
-    base = load_config(config_file) if config_file else RunConfig()
-    try:
-        from pydantic import ValidationError
-
-        config = tyro.cli(
-            RunConfig,
-            default=base,
-            args=arguments,
-            prog="vesselsdf train",
-            description="Train the network; a run that was interrupted goes on where it stopped.\n\n"
-            "  --config FILE    settings in YAML; flags given beside it win\n"
-            "  --output FOLDER  (-o) of the run; by default runs/<data>-<hash of the settings>\n\n"
-            "examples:\n"
-            "  vesselsdf train\n"
-            "  vesselsdf train --data.root my_cases --data.window -100 500 --output runs/mine\n"
-            "  vesselsdf train --config run.yaml --network.width 16 --training.steps 5000",
-        )
-    except ValidationError as error:
-        raise InputError(f"train: {describe(error)}") from error
+    config = tyro.cli(
+        RunConfig,
+        default=load_config(config_file) if config_file else RunConfig(),
+        args=arguments,
+        prog="vesselsdf train",
+        description="Train the network; a run that was interrupted goes on where it stopped.\n\n"
+        "  --config FILE    settings in YAML; flags given beside it win\n"
+        "  --output FOLDER  (-o) of the run; by default runs/<data>-<hash of the settings>\n\n"
+        "examples:\n"
+        "  vesselsdf train\n"
+        "  vesselsdf train --data.root my_cases --data.window -100 500 --output runs/mine\n"
+        "  vesselsdf train --config run.yaml --network.width 16 --training.steps 5000",
+    )
     from vesselsdf.api import train
 
-    print(f"Run: {config.data.root} data, {config.training.steps} steps of {config.training.batch} patches "
-          f"{config.training.patch}^3, {config.network.levels} levels.", flush=True)  # fmt: skip
+    shape = f"{config.training.batch} patches of {config.training.patch}^3, {config.network.levels} levels"
+    print(f"Training on {config.data.root} data: {config.training.steps} steps of {shape}.", flush=True)
     folder = train(config, output)
     print(f"Trained model: {folder / 'model.safetensors'}\nNext: vesselsdf evaluate --run {folder}")
     return 0
