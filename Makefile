@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 VENV := .venv
 BIN := $(VENV)/bin
 INPUT ?=
-TREE := demo/trees/images/ct_0000.nii.gz
+TREE := demo/trees/images/mr_0000.nii.gz
 SCAN := $(or $(INPUT),$(TREE))
 
 .PHONY: demo test check build clean
@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	@if [ -n "$(INPUT)" ] && [ ! -e "$(INPUT)" ]; then echo "make demo: there is no file $(INPUT)"; exit 2; fi
 	$(BIN)/vesselsdf train --output demo/run
 	$(BIN)/vesselsdf evaluate --run demo/run
-	@if [ -z "$(INPUT)" ]; then $(BIN)/vesselsdf synth demo/trees --cases 1 --seed 4711 --modality ct --size 160; fi
+	@if [ -z "$(INPUT)" ]; then $(BIN)/vesselsdf synth demo/trees --cases 1 --seed 4711 --modality mr --size 160; fi
 	$(BIN)/vesselsdf reconstruct "$(SCAN)" -o demo/result --checkpoint demo/run/model.safetensors
 
 test: $(VENV)/.installed-dev check
