@@ -25,11 +25,11 @@ TILE = 96
 # Volumes up to this size are evaluated in one piece.
 ONE_PIECE = 128**3
 
-# Of a whole reconstruction, measured from 2 to 30 million voxels: see benchmarks/real_scans.py.
-BYTES_PER_VOXEL = 60.0
-BYTES_AT_LEAST = 0.8e9
+# Of a whole reconstruction, measured from 0.2 to 30 million voxels: see benchmarks/real_scans.py.
+BYTES_PER_VOXEL = 105.0
+BYTES_AT_LEAST = 0.7e9
 TILED_OVERHEAD = 1.6
-SECONDS_PER_VOXEL = 1e-6
+SECONDS_PER_VOXEL = 2.5e-6
 
 
 def predict(
