@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vesselsdf.constants import REFINEMENT_CONSTANT
 from vesselsdf.errors import InputError
-from vesselsdf.files import write_text
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -32,8 +32,6 @@ class NetworkSettings(Settings):
 
     @model_validator(mode="after")
     def _bound_covers_distance_fields(self) -> "NetworkSettings":
-        from vesselsdf.scales import REFINEMENT_CONSTANT
-
         needed = REFINEMENT_CONSTANT[self.operator]
         if self.kappa <= needed:
             raise ValueError(f"kappa must exceed {needed}, the constant of the operator '{self.operator}'")
@@ -160,5 +158,7 @@ def load_config(path: str | Path) -> RunConfig:
 def save_config(config: RunConfig, path: str | Path) -> None:
     """Write the whole configuration as YAML, atomically."""
     import yaml
+
+    from vesselsdf.files import write_text
 
     write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

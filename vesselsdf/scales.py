@@ -47,13 +47,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float, Num
 
+from vesselsdf.constants import REFINEMENT_CONSTANT as REFINEMENT_CONSTANT
 from vesselsdf.errors import InputError
 
 Operator = Literal["mean", "min", "sample"]
 OPERATORS: tuple[str, ...] = get_args(Operator)
-
-REFINEMENT_CONSTANT = {"mean": 0.80078, "sample": 0.88127, "min": 1.12005, "exact": 0.70602}
-"""Sharp constants ``c`` of bound (1), rounded up, in units of the coarse spacing; derived in the module's docstring."""
 
 
 def level_shape(shape: tuple[int, ...], level: int) -> tuple[int, ...]:
