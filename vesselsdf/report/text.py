@@ -75,11 +75,12 @@ def survival_table(report: Mapping[str, Any]) -> str:
 
 
 def _changed(changed: Sequence[Mapping[str, Any]] | None) -> str:
-    """Names of the decisions that changed, each once, with the number of places for those taken per path or tree."""
+    """The first few decisions that changed, each once, with the number of places for those taken per path or tree."""
     if not changed:
         return "none"
-    names = Counter(item["decision"] for item in changed)
-    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in names.items())
+    counts = Counter(item["decision"] for item in changed)
+    names = [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:4])} and {len(names) - 4} more"
 
 
 def run_table(report: Mapping[str, Any]) -> str:
