@@ -2,7 +2,7 @@
 
 import pytest
 
-from vesselsdf.config import RunConfig, load_config, parse_config, save_config
+from vesselsdf.config import RunConfig, claim_folder, load_config, parse_config, save_config
 from vesselsdf.errors import InputError
 
 
@@ -50,3 +50,11 @@ def test_files_that_hold_no_settings_are_refused(tmp_path):
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         RunConfig().training.steps = 3
+
+
+def test_a_folder_belongs_to_one_configuration_even_before_its_first_checkpoint(tmp_path):
+    config = parse_config({"data": {"modality": "mr"}}, "here")
+    claim_folder(tmp_path, config)
+    claim_folder(tmp_path, config)
+    with pytest.raises(InputError, match=r"data\.modality was mr, now ct"):
+        claim_folder(tmp_path, parse_config({"data": {"modality": "ct"}}, "here"))

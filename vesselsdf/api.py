@@ -12,7 +12,7 @@ import numpy as np
 
 from vesselsdf import scales
 from vesselsdf.checkpoint import Model, load_model, save_model
-from vesselsdf.config import RunConfig, save_config
+from vesselsdf.config import RunConfig, claim_folder
 from vesselsdf.data import by_stem, stem
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
@@ -139,8 +139,7 @@ def train(config: RunConfig | None = None, output: str | Path | None = None) -> 
     settings = Preprocessing(spacing=config.data.spacing, window=source.window)
     folder.mkdir(parents=True, exist_ok=True)
     remove_partial(folder)
-    if not (folder / "state.safetensors").exists():
-        save_config(config, folder / "config.yaml")
+    claim_folder(folder, config)
     # Beyond this nothing is learned about the distance: the band of the coarsest level.
     reach = 3.0 * 2 ** (config.network.levels - 1)
     training = prepare_all(folder / "cases", source.training, partial(_pair, source), settings, reach)

@@ -69,15 +69,13 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     return Model(network.to(device).eval(), config, preprocessing)
 
 
-def save_state(
-    path: Path, step: int, weights: dict, average: dict, optimizer: torch.optim.Optimizer, config: RunConfig
-):
+def save_state(path: Path, step: int, weights: dict, average: dict, optimizer: torch.optim.Optimizer):
     """Write all that the next training step depends on, after `step` steps."""
     moments = optimizer.state_dict()["state"]
     tensors = {f"weights.{key}": value for key, value in weights.items()}
     tensors |= {f"average.{key}": value for key, value in average.items()}
     tensors |= {f"moments.{index}.{key}": value for index, kept in moments.items() for key, value in kept.items()}
-    _save(path, tensors, {"step": step, "config": config.model_dump(mode="json")})
+    _save(path, tensors, {"step": step})
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,6 @@ class TrainingState:
     """What `save_state` wrote."""
 
     step: int
-    config: dict
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
     moments: dict[int, dict[str, Tensor]]
@@ -103,7 +100,7 @@ def load_state(path: Path) -> TrainingState:
         for key, tensor in groups["moments"].items():
             index, name = key.split(".", 1)
             moments.setdefault(int(index), {})[name] = tensor
-        return TrainingState(header["step"], header["config"], groups["weights"], groups["average"], moments)
+        return TrainingState(header["step"], groups["weights"], groups["average"], moments)
     except (InputError, KeyError, ValueError) as error:
         raise RunError(f"The checkpoint {path} is damaged; remove it to start again from step 0.") from error
 

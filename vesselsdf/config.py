@@ -162,3 +162,30 @@ def save_config(config: RunConfig, path: str | Path) -> None:
     from vesselsdf.files import write_text
 
     write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def claim_folder(folder: Path, config: RunConfig) -> None:
+    """Write the configuration to a run's folder; `InputError` if the folder belongs to a run with another one.
+
+    Prepared cases and checkpoints found there are trusted, so they must come from the same configuration.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        save_config(config, path)
+        return
+    difference = _first_difference(load_config(path).model_dump(), config.model_dump())
+    if difference:
+        raise InputError(
+            f"{folder} holds a run with another configuration ({difference}); choose another --output, or remove it."
+        )
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    for key, value in new.items():
+        if isinstance(value, dict):
+            inner = _first_difference(old[key], value, f"{prefix}{key}.")
+            if inner:
+                return inner
+        elif old[key] != value:
+            return f"{prefix}{key} was {old[key]}, now {value}"
+    return ""

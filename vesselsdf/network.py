@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds, level_shape
+from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
 
 # Where more than this share of the voxels is active, the dense convolution is the faster of the two (measured on a CPU
 # for 8 to 48 channels: the break-even lies between 0.15 and 0.3).
@@ -345,13 +345,3 @@ def _wide(channels: int, dilation: int) -> nn.Conv3d:
     # The border is repeated outwards: a frame of zeros would tell the coarse levels where in the patch they are, and
     # what they learn about that (vessels lie near the middle of training patches) is wrong in a whole volume.
     return nn.Conv3d(channels, channels, 3, 1, dilation, dilation, bias=False, padding_mode="replicate")
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-
-
-def expected_shapes(shape: Sequence[int], levels: int) -> list[tuple[int, ...]]:
-    """Shapes of the fields that a network with `levels` returns for an image of `shape`."""
-    return [level_shape(tuple(shape), level) for level in range(levels)]

@@ -45,7 +45,7 @@ the coarse one: rounding errors are not amplified into a jump, and dense, tiled 
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float
 
 from vesselsdf.constants import REFINEMENT_CONSTANT as REFINEMENT_CONSTANT
 from vesselsdf.errors import InputError
@@ -167,12 +167,3 @@ def activity(prolonged: Any, bound: float, needed: float) -> Any:
     bound``.
     """
     return ((bound - abs(prolonged)) / (bound - needed)).clip(0, 1)
-
-
-def lipschitz_excess(sdf: Num[np.ndarray, "x y z"], spacing: tuple[float, float, float]) -> float:
-    """By how much the steepest step between face neighbours exceeds that of a distance field (0 for a true one).
-
-    The largest ``|phi(x) - phi(y)| / |x - y|`` over face neighbours, less one, and at least 0. Dimensionless.
-    """
-    steepest = max(float(np.abs(np.diff(sdf, axis=axis)).max(initial=0.0)) / spacing[axis] for axis in range(3))
-    return max(0.0, steepest - 1.0)

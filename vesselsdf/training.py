@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vesselsdf.checkpoint import build_network, load_state, save_model, save_state
 from vesselsdf.config import RunConfig
-from vesselsdf.errors import InputError, RunError
+from vesselsdf.errors import RunError
 from vesselsdf.files import write_text
 from vesselsdf.losses import total_loss
 from vesselsdf.network import VesselNet
@@ -59,7 +59,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
     )
-    start = _resume(folder / "state.safetensors", config, network, average, optimizer)
+    start = _resume(folder / "state.safetensors", network, average, optimizer)
     journal = Journal(folder, start)
 
     with ThreadPoolExecutor(1) as ahead:
@@ -89,7 +89,7 @@ def fit(
             bar.set_postfix(loss=f"{figures['loss/total']:.3f}")
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 save_model(folder / "model.safetensors", average, config, preprocessing, done)
-                save_state(folder / "state.safetensors", done, network.state_dict(), average, optimizer, config)
+                save_state(folder / "state.safetensors", done, network.state_dict(), average, optimizer)
             if validate and (done % settings.validate_every == 0 and done != settings.steps):
                 journal.write(done, validate(_averaged(config, average, device)))
     journal.close()
@@ -121,15 +121,10 @@ def _target_pyramid(batch: Batch, config: RunConfig) -> list[np.ndarray]:
     return [np.stack(fields)[:, None] for fields in zip(*levels, strict=True)]
 
 
-def _resume(path: Path, config: RunConfig, network: VesselNet, average: dict, optimizer: torch.optim.Optimizer) -> int:
+def _resume(path: Path, network: VesselNet, average: dict, optimizer: torch.optim.Optimizer) -> int:
     if not path.is_file():
         return 0
     state = load_state(path)
-    if state.config != config.model_dump(mode="json"):
-        changed = _first_difference(state.config, config.model_dump(mode="json"))
-        raise InputError(
-            f"{path.parent} holds a run with another configuration ({changed}); choose another --output, or remove it."
-        )
     network.load_state_dict(state.weights)
     for key, value in state.average.items():
         average[key].copy_(value)
@@ -137,16 +132,6 @@ def _resume(path: Path, config: RunConfig, network: VesselNet, average: dict, op
     optimizer.load_state_dict({"state": state.moments, "param_groups": saved["param_groups"]})
     log.info("Resumed %s at step %d.", path.parent, state.step)
     return state.step
-
-
-def _first_difference(old: dict, new: dict, prefix: str = "") -> str:
-    for key in new:
-        if isinstance(new[key], dict) and isinstance(old.get(key), dict):
-            if old[key] != new[key]:
-                return _first_difference(old[key], new[key], f"{prefix}{key}.")
-        elif old.get(key) != new[key]:
-            return f"{prefix}{key} was {old.get(key)}, now {new[key]}"
-    return "a setting was removed"
 
 
 def _require_finite(loss: Tensor, norm: Tensor, step: int, folder: Path) -> None:
