@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from vesselsdf.errors import InputError
 from vesselsdf.topology.betti import betti_numbers
-from vesselsdf.topology.persistence import certified_count, diagram_distances, diagrams, features
+from vesselsdf.topology.persistence import certified_count, diagrams, features
 
 
 def grid(n, h):
@@ -99,31 +99,6 @@ def test_places_have_the_values_of_birth_and_death(seed, sigma, ties):
         assert field[tuple(int(i) for i in f.birth_place)] == f.birth
         if f.death_place is not None:
             assert field[tuple(int(i) for i in f.death_place)] == f.death
-
-
-@given(st.integers(0, 2**32), st.floats(0, 1.5), st.floats(0.01, 1.0))
-@settings(max_examples=30, deadline=None)
-def test_bottleneck_distance_is_at_most_the_sup_norm(seed, sigma, size):
-    f = random_field(seed, sigma=sigma)
-    g = f + size * random_field(seed + 1, sigma=sigma)
-    eps = np.abs(f - g).max()
-    for distances in diagram_distances(diagrams(f), diagrams(g)):
-        assert distances["bottleneck"] <= eps * (1 + 1e-12)
-    for distances in diagram_distances(diagrams(f, 1.0), diagrams(g, 1.0)):
-        assert distances["bottleneck"] <= eps * (1 + 1e-12)
-
-
-def test_distances_by_hand():
-    a = [np.array([[0.0, 4.0], [1.0, 2.0]])]
-    b = [np.array([[0.0, 3.0]])]
-    (found,) = diagram_distances(a, b)
-    assert found["bottleneck"] == pytest.approx(1.0, rel=1e-3)
-    assert found["wasserstein"] == pytest.approx(1.5, rel=1e-3)
-    assert diagram_distances(a, a) == [{"bottleneck": 0.0, "wasserstein": 0.0}]
-    empty = [np.zeros((0, 2))]
-    assert diagram_distances(empty, empty) == [{"bottleneck": 0.0, "wasserstein": 0.0}]
-    assert diagram_distances(b, empty)[0]["bottleneck"] == pytest.approx(1.5, rel=1e-3)
-    assert diagram_distances([np.array([[0.0, np.inf]])], empty)[0]["bottleneck"] == math.inf
 
 
 def test_margin_is_not_half_the_persistence():

@@ -109,34 +109,6 @@ def certified_count(found: Iterable[Feature], eps: float | int) -> tuple[int, in
     return counts[0], counts[1], counts[2]
 
 
-def diagram_distances(
-    first: list[Float[np.ndarray, "_ 2"]], second: list[Float[np.ndarray, "_ 2"]], order: float | int = 1
-) -> list[dict[str, float]]:
-    """Bottleneck and Wasserstein distance (mm) between two results of `diagrams`, per dimension.
-
-    The ground distance of both is the maximum norm; Wasserstein sums with the exponent `order`. Bottleneck is at most
-    `sup |f - g|` (stability theorem). By Hera (Kerber, Morozov, Nigmetov 2017); bottleneck exact, Wasserstein to 1e-4.
-
-    >>> diagram_distances([np.array([[0.0, 2.0]])], [np.array([[0.5, 2.0]])])
-    [{'bottleneck': 0.5, 'wasserstein': 0.5}]
-    """
-    from gudhi import hera
-
-    result = []
-    for a, b in zip(first, second, strict=True):
-        a, b = (np.asarray(d, float)[d[:, 0] < d[:, 1]] for d in (a, b))
-        if np.isinf(a).any(axis=1).sum() != np.isinf(b).any(axis=1).sum():
-            result.append({"bottleneck": math.inf, "wasserstein": math.inf})
-            continue
-        result.append(
-            {
-                "bottleneck": float(hera.bottleneck_distance(a, b, delta=0)),
-                "wasserstein": float(hera.wasserstein_distance(a, b, order=order, internal_p=math.inf, delta=1e-4)),
-            }
-        )
-    return result
-
-
 def check_field(sdf: Shaped[np.ndarray, "..."], name: str = "sdf") -> np.ndarray:
     """The field itself, if it is 3D, has voxels, and all of them are finite numbers; else InputError."""
     if sdf.ndim != 3 or sdf.size == 0:
