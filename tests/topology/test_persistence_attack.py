@@ -1,4 +1,4 @@
-"""Band persistence held against gudhi: every kind of field that has ever broken an engine, and thousands of random ones.
+"""Band persistence held against gudhi on every kind of field that may break an engine, thousands of them.
 
 The reference is gudhi's diagram (T-construction, Z/2) of the clipped field, bars of no length dropped. Births and
 deaths are values of the field, so diagrams are equal exactly, as multisets.
@@ -122,9 +122,10 @@ def test_diagrams_are_gudhis_on_larger_fields(kind):
         check(field, None)
 
 
-@pytest.mark.parametrize(
-    "thin", [(1, 1, 40), (40, 1, 1), (1, 30, 30), (30, 1, 30), (30, 30, 1), (2, 30, 30), (2, 2, 60)]
-)
+THIN = [(1, 1, 40), (40, 1, 1), (1, 30, 30), (30, 1, 30), (30, 30, 1), (2, 30, 30), (2, 2, 60)]
+
+
+@pytest.mark.parametrize("thin", THIN)
 def test_thin_volumes(thin):
     for seed, kind in enumerate(KINDS):
         field = make_field(kind, seed, thin)
