@@ -134,8 +134,6 @@ def test_bad_fields_are_refused_in_one_sentence():
         diagrams(np.full((3, 3, 3), np.nan))
     with pytest.raises(InputError, match="3D"):
         diagrams(np.zeros((3, 3)))
-    with pytest.raises(InputError, match="coarser level"):
-        diagrams(np.zeros((65, 65, 65)))
     with pytest.raises(InputError, match="band"):
         diagrams(np.zeros((3, 3, 3)), band=-1.0)
     with pytest.raises(InputError, match="dtype"):

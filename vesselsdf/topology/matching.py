@@ -32,6 +32,7 @@ from scipy.spatial import cKDTree
 from vesselsdf.errors import InputError
 from vesselsdf.topology.betti import as_mask, betti_numbers, components
 from vesselsdf.topology.neighbourhood import adjacent_pairs
+from vesselsdf.topology.places import checked_affine, world
 from vesselsdf.topology.thinning import collapse
 
 ABSENT = ("absent", "cut", "opened")
@@ -102,16 +103,6 @@ def shared_features(
         }
         for k in range(3)
     }
-
-
-def checked_affine(affine: np.ndarray | None) -> Float[np.ndarray, "4 4"]:
-    """The affine as float64, the identity for None; InputError where it cannot be inverted."""
-    if affine is None:
-        return np.eye(4)
-    affine = np.asarray(affine, np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
-        raise InputError("The affine has NaN or is singular; give the 4x4 matrix from voxel indices to mm.")
-    return affine
 
 
 def crop_together(p: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -204,9 +195,3 @@ def middle(labels: np.ndarray, voxel: Int64[np.ndarray, " 3"]) -> Int64[np.ndarr
     """The voxel nearest to the centroid of the labelled component to which a voxel belongs."""
     members = np.argwhere(labels == labels[tuple(voxel)])
     return members[np.argmin(((members - members.mean(axis=0)) ** 2).sum(axis=1))]
-
-
-def world(affine: Float[np.ndarray, "4 4"], index: Int64[np.ndarray, " 3"]) -> tuple[float, float, float]:
-    """The place of a voxel's centre."""
-    x, y, z = affine[:3, :3] @ index + affine[:3, 3]
-    return float(x), float(y), float(z)

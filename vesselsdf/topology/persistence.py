@@ -3,8 +3,12 @@
 The sublevel sets `{sdf <= t}` are unions of closed voxels (26-connected vessel, 6-connected background; the
 T-construction of cubical complexes), filtered by `t` in mm. Homology is over Z/2.
 
-Strategy: for now, gudhi computes the whole diagram, on fields of at most 64^3 voxels; places are the voxels whose value
-gives birth and death. A band only restricts the result: see `diagrams`.
+Strategy. Almost all voxels enter as simple points and change nothing; the few others are the cells of a Morse complex
+(see `vesselsdf.topology.morse`). Components merge in a union-find forest of steepest descents, cavities by duality in
+one of steepest ascents of the background. That leaves, for the loops, the 1-cells that close one and the 2-cells that
+fill one: each boundary of such a 2-cell flows down to 1-cells, and a reduction of that small matrix pairs them. Ties
+are broken by C order; bars of length zero are left out, so that the result does not depend on it. Only voxels below the
+band's upper end are ever looked at.
 """
 
 import math
@@ -12,14 +16,36 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float64, Int8, Int64, Shaped
 
 from vesselsdf.errors import InputError
-from vesselsdf.topology.matching import checked_affine, world
+from vesselsdf.topology.filtration import Filtration
+from vesselsdf.topology.places import Place, check_field, checked_affine, world
 
-MAX_VOXELS = 64**3
 
-Place = tuple[float, float, float]
+@dataclass(frozen=True)
+class Bars:
+    """All bars of positive length of a field, by dimension, longest first.
+
+    `dimension` (n,), `birth` and `death` (n,) mm (`inf` for the one component that never dies), `born` and `dies` (n,
+    3): indices of the voxels that begin and end them; -1 where nothing ends a bar, or not inside the band.
+    """
+
+    dimension: Int8[np.ndarray, " n"]
+    birth: Float64[np.ndarray, " n"]
+    death: Float64[np.ndarray, " n"]
+    born: Int64[np.ndarray, "n 3"]
+    dies: Int64[np.ndarray, "n 3"]
+
+    @property
+    def alive(self) -> Bool[np.ndarray, " n"]:
+        """Which of them count in the Betti numbers of the vessel `{sdf <= 0}`."""
+        return (self.birth <= 0) & (self.death > 0)
+
+    @property
+    def margin(self) -> Float64[np.ndarray, " n"]:
+        """Largest error of the field, mm, that each survives for certain: see `Feature.margin`."""
+        return np.minimum(-self.birth, self.death)
 
 
 @dataclass(frozen=True)
@@ -55,32 +81,70 @@ class Feature:
         return min(-self.birth, self.death)
 
 
-def diagrams(sdf: Shaped[np.ndarray, "..."], band: float | int | None = None) -> list[Float[np.ndarray, "_ 2"]]:
+def bars(sdf: Shaped[np.ndarray, "..."], band: float | int | None = None) -> Bars:
+    """Bars of a field (X, Y, Z), mm, with the voxels that begin and end them.
+
+    The one component that never dies has death `inf`. With a `band` (mm) the result is that of the field clipped to
+    `[-band, band]`: bars outside vanish, births below `-band` are given as `-band` and deaths above `band` as `band`.
+    So every number inside the band is exact, the diagrams of two fields differ by no more than the fields do, and a
+    margin is never overstated. A field without any value below `band` has the one bar `(band, inf)`.
+
+    Raises InputError for what is no 3D field, for NaN or infinite values, and for a band that is not positive.
+
+    >>> found = bars(np.array([-2.0, 1.0, -1.0]).reshape(1, 1, 3))
+    >>> found.birth.tolist(), found.death.tolist(), found.dies.tolist()
+    ([-2.0, -1.0], [inf, 1.0], [[-1, -1, -1], [0, 0, 1]])
+    """
+    check_field(sdf)
+    if band is not None and not band > 0:
+        raise InputError(f"band is {band}; give a positive distance in mm.")
+    limit = math.inf if band is None else float(band)
+    filtration = Filtration(sdf, limit)
+    if filtration.voxels.size == 0:
+        origin, nowhere = np.zeros((1, 3), np.int64), np.full((1, 3), -1)
+        return Bars(np.zeros(1, np.int8), np.array([limit]), np.array([math.inf]), origin, nowhere)
+    first = filtration.first
+    merged = filtration.components
+    hollow = filtration.cavities
+    minima = filtration.voxels[filtration.codes == 0]
+    unmerged = np.setdiff1d(minima, merged[0], assume_unique=True)
+    inside = filtration.keys[hollow[1]] != filtration.keys[0]
+    pairs = [
+        (np.concatenate([unmerged, merged[0]]), np.concatenate([np.full(unmerged.size, -1), merged[1]])),
+        filtration.loops,
+        (hollow[0], np.where(inside, hollow[1], -1)),
+    ]
+    born, dies = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    dimension = np.repeat(np.arange(3, dtype=np.int8), [pair[0].size for pair in pairs])
+    birth = np.maximum(filtration.values(born), -limit)
+    death = np.full(born.size, limit)
+    death[dies >= 0] = filtration.values(dies[dies >= 0])
+    death[(born == first) & (dies < 0) & (dimension == 0)] = math.inf
+    places, ends = filtration.indices(born), filtration.indices(np.maximum(dies, 0))
+    ends[dies < 0] = -1
+    kept = np.flatnonzero(birth < death)
+    kept = kept[np.lexsort((*places[kept].T[::-1], birth[kept], birth[kept] - death[kept], dimension[kept]))]
+    return Bars(dimension[kept], birth[kept], death[kept], places[kept], ends[kept])
+
+
+def diagrams(sdf: Shaped[np.ndarray, "..."], band: float | int | None = None) -> list[Float64[np.ndarray, "_ 2"]]:
     """Persistence diagrams of a field (X, Y, Z), mm: `[H0, H1, H2]`, each (n, 2) births and deaths, longest bars first.
 
-    The one component that never dies has death `inf`. With a `band` (mm) the result is the diagram of the field clipped
-    to `[-band, band]`: bars outside vanish, births below `-band` are given as `-band` and deaths above `band` as
-    `band`. So every number inside the band is exact, the diagrams of two fields differ by no more than the fields do,
-    and a margin is never overstated. Only the box around the voxels below `band` is looked at.
-
-    Raises InputError for what is no 3D field, for NaN or infinite values, and where more than 64^3 voxels are left.
+    These are the numbers of `bars`, where the band is explained.
 
     >>> field = np.abs(np.arange(9.0) - 4).reshape(1, 1, 9) - 2  # a slab of half-width 2
     >>> diagrams(field)[0].tolist(), diagrams(-field, band=1)[0].tolist()
     ([[-2.0, inf]], [[-1.0, inf], [-1.0, 1.0]])
     """
-    bars = pairs(sdf, band)
-    result = []
-    for k in range(3):
-        rows = np.array([(birth, death) for dimension, birth, death, _, _ in bars if dimension == k], float)
-        result.append(rows.reshape(-1, 2))
-    return result
+    found = bars(sdf, band)
+    both = np.stack([found.birth, found.death], axis=1)
+    return [both[found.dimension == k] for k in range(3)]
 
 
 def features(
-    sdf: Shaped[np.ndarray, "..."], affine: Float[np.ndarray, "4 4"] | None = None, band: float | int | None = None
+    sdf: Shaped[np.ndarray, "..."], affine: np.ndarray | None = None, band: float | int | None = None
 ) -> list[Feature]:
-    """The bars of `diagrams` as `Feature`s with their places: by dimension, longest first.
+    """The `bars` as `Feature`s with their places: by dimension, longest first.
 
     sdf: (X, Y, Z), mm. affine: 4x4, voxel index -> mm; without it, places are voxel indices.
 
@@ -89,9 +153,12 @@ def features(
     [(-2.0, inf, None, 2.0), (-1.0, 1.0, (0.0, 0.0, 1.0), 1.0)]
     """
     affine = checked_affine(affine)
+    found = bars(sdf, band)
     return [
-        Feature(k, birth, death, world(affine, born), None if dies is None else world(affine, dies))
-        for k, birth, death, born, dies in pairs(sdf, band)
+        Feature(int(k), float(birth), float(death), world(affine, born), None if dies[0] < 0 else world(affine, dies))
+        for k, birth, death, born, dies in zip(
+            found.dimension, found.birth, found.death, found.born, found.dies, strict=True
+        )
     ]
 
 
@@ -107,68 +174,3 @@ def certified_count(found: Iterable[Feature], eps: float | int) -> tuple[int, in
     for feature in found:
         counts[feature.dimension] += feature.margin > eps
     return counts[0], counts[1], counts[2]
-
-
-def check_field(sdf: Shaped[np.ndarray, "..."], name: str = "sdf") -> np.ndarray:
-    """The field itself, if it is 3D, has voxels, and all of them are finite numbers; else InputError."""
-    if sdf.ndim != 3 or sdf.size == 0:
-        raise InputError(f"{name} has shape {sdf.shape}; give a 3D field (x, y, z) with voxels in it.")
-    if sdf.dtype.kind not in "fiu":
-        raise InputError(f"{name} has dtype {sdf.dtype}; give a distance in mm, negative inside the vessel.")
-    if not np.isfinite(sdf).all():
-        raise InputError(f"{name} has NaN or infinite values; replace them by a finite distance.")
-    return sdf
-
-
-def pairs(sdf: np.ndarray, band: float | int | None) -> list[tuple]:
-    """Bars of the field (clipped to the band) as (dimension, birth, death, birth voxel, death voxel or None)."""
-    field = check_field(sdf).astype(np.float64)
-    corner = np.zeros(3, np.int64)
-    if band is not None:
-        if not band > 0:
-            raise InputError(f"band is {band}; give a positive distance in mm.")
-        corner, field = crop_to_band(field, band)
-    if field.size > MAX_VOXELS:
-        raise InputError(
-            f"The field has {field.size} voxels to look at, and persistence takes at most {MAX_VOXELS} (64^3); "
-            "use a coarser level or a narrower band."
-        )
-    found = []
-    low, high = (-math.inf, math.inf) if band is None else (-band, band)
-    for dimension, born, dies in critical_voxels(field):
-        birth = max(float(field[born]), low)
-        death = math.inf if dies is None else float(field[dies])
-        if death > low:
-            filled = None if dies is None or death >= high else corner + dies
-            found.append((dimension, birth, death, corner + born, filled))
-    return sorted(found, key=lambda bar: (bar[0], bar[1] - bar[2], bar[1], *bar[3]))
-
-
-def crop_to_band(field: Float[np.ndarray, "x y z"], band: float | int) -> tuple[Int64[np.ndarray, " 3"], np.ndarray]:
-    """The field cut at `band` from above, in the box around what lies below; and the corner of that box.
-
-    All sublevel sets below `band` lie in the box, and from there on they are the whole box: a single solid piece.
-    """
-    below = field < band
-    box = []
-    for axis in range(3):
-        used = np.flatnonzero(below.any(axis=tuple(a for a in range(3) if a != axis)))
-        box.append(slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1))
-    return np.array([part.start for part in box]), np.minimum(field[tuple(box)], band)
-
-
-def critical_voxels(field: Float[np.ndarray, "x y z"]) -> list[tuple[int, tuple, tuple | None]]:
-    """All bars of positive length as (dimension, birth voxel, death voxel or None), by gudhi."""
-    import gudhi
-
-    cubical = gudhi.CubicalComplex(top_dimensional_cells=field)
-    cubical.compute_persistence(homology_coeff_field=2)  # its default is Z/11
-    regular, essential = cubical.cofaces_of_persistence_pairs()
-    found: list[tuple[int, tuple, tuple | None]] = []
-    for dimension, cells in enumerate(regular):
-        # gudhi counts voxels with the first axis fastest.
-        born, dies = (np.transpose(np.unravel_index(cells[:, i], field.shape, order="F")) for i in (0, 1))
-        found += [(dimension, tuple(b), tuple(d)) for b, d in zip(born, dies, strict=True)]
-    for dimension, cells in enumerate(essential):
-        found += [(dimension, tuple(c), None) for c in np.transpose(np.unravel_index(cells, field.shape, order="F"))]
-    return found
