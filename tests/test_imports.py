@@ -24,7 +24,8 @@ ORDER = """
     skeleton centring graph graph_files
     mesh
     surface_distance overlap comparison metrics
-    checkpoint data sources sampling inference training
+    alignment segments segment_comparison
+    checkpoint data segment_findings sources sampling inference training
     report reconstruction evaluation doctor api cli
 """.split()  # noqa: SIM905 (rows that belong together are easier to keep in order than a list of one name a line)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,14 @@ from vesselsdf.config import RunConfig, claim_folder
 from vesselsdf.data import by_stem, stem
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
-from vesselsdf.evaluation import across_levels, choose_threshold, evaluate_case, quick_figures, summarise_cases
+from vesselsdf.evaluation import (
+    across_levels,
+    choose_threshold,
+    evaluate_case,
+    quick_figures,
+    summarise_cases,
+    with_segments,
+)
 from vesselsdf.files import remove_partial, write_json
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.graph_files import write_swc
@@ -28,6 +35,7 @@ from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
 from vesselsdf.sampling import prepare_all
+from vesselsdf.segment_findings import read_names
 from vesselsdf.sources import LabelledCase, Source, open_source
 from vesselsdf.synthesis.cases import synthetic_case, write_case
 from vesselsdf.topology.betti import betti_numbers
@@ -36,6 +44,9 @@ from vesselsdf.volume import facts as volume_facts
 
 log = logging.getLogger(__name__)
 
+# Findings on segments that count as another topology, though no Betti number may say so.
+SEGMENT_FAULTS = {"frames": "frame(s) not known", "mirrored": "side(s) swapped", "segment": "segment(s) missing"}
+SEGMENT_FAULTS |= {"contact": "contact(s) missing"}
 RUNS = Path("runs")
 MASK_LEVELS = 4
 
@@ -167,23 +178,59 @@ def run_name(config: RunConfig) -> str:
     return f"{Path(config.data.root).name}-{digest}"
 
 
-def evaluate(prediction: Volume | str | Path, reference: Volume | str | Path) -> dict[str, Any]:
-    """Compare a prediction with a reference (masks or SDFs on one grid): the whole table of metrics."""
+def evaluate(
+    prediction: Volume | str | Path,
+    reference: Volume | str | Path,
+    names: str | Mapping[int, str] | None = None,
+    align: bool = False,
+) -> dict[str, Any]:
+    """Compare a prediction with a reference (masks or SDFs on one grid): the whole table of metrics.
+
+    Where both are labels with several ids, `segments` holds what one of them lacks: `names` are their names (or where
+    to read them, see `segment_findings.read_names`), `align` brings labels on different grids together.
+    """
     p, p_name, _ = _opened(prediction, None)
     r, r_name, _ = _opened(reference, None)
-    return evaluate_volumes(p, r, names=(p_name, r_name))
+    table = read_names(names) if isinstance(names, str) else names
+    result = _compared(p, r, (p_name, r_name), table, align)
+    return {**result["metrics"], **{key: value for key, value in result.items() if key == "segments"}}
 
 
-def evaluate_files(prediction: str | Path, reference: str | Path, levels: bool = False) -> dict[str, Any]:
-    """Compare files, or two folders of files with the same stems; `levels` adds what survives at coarser levels."""
+def evaluate_files(
+    prediction: str | Path,
+    reference: str | Path,
+    levels: bool = False,
+    names: str | None = None,
+    align: bool = False,
+) -> dict[str, Any]:
+    """Compare files, or two folders of files with the same stems; `levels` adds what survives at coarser levels.
+
+    `names`, `align`: see `evaluate`.
+    """
+    table = None if names is None else read_names(names)
     results = []
     for name, p_path, r_path in track(_pairs(Path(prediction), Path(reference)), "evaluate", unit="case"):
         p, r = read_volume(p_path), read_volume(r_path)
-        result = {"case": name, "metrics": evaluate_volumes(p, r, names=(str(p_path), str(r_path)))}
-        if levels:
-            result |= across_levels(_as_distance(p, str(p_path)), _as_distance(r, str(r_path)))
-        results.append(result)
+        results.append({"case": name, **_compared(p, r, (str(p_path), str(r_path)), table, align, levels)})
     return {"cases": results, "mean": {"metrics": summarise([{"case": r["case"], **r["metrics"]} for r in results])}}
+
+
+def _compared(
+    p: Volume,
+    r: Volume,
+    files: tuple[str, str],
+    names: Mapping[int, str] | None,
+    align: bool,
+    levels: bool = False,
+) -> dict[str, Any]:
+    """Metrics, segments of labels with several ids, and levels; without a common frame, the segments alone."""
+    on_grid, segments = with_segments(p, r, files, names, align)
+    result: dict[str, Any] = {"metrics": {}} if segments is None else {"metrics": {}, "segments": segments}
+    if on_grid is not None:
+        result["metrics"] = evaluate_volumes(on_grid, r, names=files)
+        if levels:
+            result |= across_levels(_as_distance(on_grid, files[0]), _as_distance(r, files[1]))
+    return result
 
 
 def _pairs(prediction: Path, reference: Path) -> list[tuple[str, Path, Path]]:
@@ -220,7 +267,9 @@ def topology_differences(report: dict[str, Any]) -> list[str]:
     keys = ("beta0_error", "beta1_error", "beta2_error", "diu0", "diu1", "diu2")
     wrong = []
     for case in report["cases"]:
-        found = [f"{key} {case['metrics'][key]}" for key in keys if case["metrics"][key]]
+        found = [f"{key} {case['metrics'][key]}" for key in keys if case["metrics"].get(key)]
+        kinds = [finding["kind"] for finding in case.get("segments", {}).get("findings", ())]
+        found += [f"{kinds.count(kind)} {what}" for kind, what in SEGMENT_FAULTS.items() if kind in kinds]
         if found:
             wrong.append(f"{case['case']} has {', '.join(found)}")
     return wrong

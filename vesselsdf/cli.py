@@ -177,6 +177,8 @@ def _evaluate(arguments: list[str]) -> int:
         reference: Path | None = None,
         run: Path | None = None,
         levels: bool = False,
+        names: str | None = None,
+        align: bool = False,
         require_topology: bool = False,
         output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     ) -> int:
@@ -187,20 +189,23 @@ def _evaluate(arguments: list[str]) -> int:
             reference: the truth on the same grid, or a folder with files of the same names.
             run: folder of a trained run; by default the newest, if no prediction is given.
             levels: also say what survives at coarser levels of the prediction.
+            names: of label ids, for labels with several: 1=BA,2=R-PCA, a dataset card (topcow), a .toml or .json file.
+            align: bring labels with several ids together, if they are on different grids or in different frames.
             require_topology: exit with code 4 unless all Betti numbers agree and nothing is lost or invented.
             output: folder for evaluation.json and evaluation.csv.
         """
-        return _run_evaluation(prediction, reference, run, levels, require_topology, output)
+        return _run_evaluation(prediction, reference, run, levels, names, align, require_topology, output)
 
     examples = (
         "  vesselsdf evaluate\n"
         "  vesselsdf evaluate --prediction p.nii.gz --reference r.nii.gz --levels\n"
-        "  vesselsdf evaluate --prediction predicted/ --reference labels/ -o table --require-topology"
+        "  vesselsdf evaluate --prediction predicted/ --reference labels/ -o table --require-topology\n"
+        "  vesselsdf evaluate --prediction ct.nii.gz --reference mr.nii.gz --align --names topcow"
     )
     return _parse(command, "evaluate", examples, arguments)
 
 
-def _run_evaluation(prediction, reference, run, levels, require_topology, output) -> int:
+def _run_evaluation(prediction, reference, run, levels, names, align, require_topology, output) -> int:
     from vesselsdf import api
     from vesselsdf.errors import InputError, TopologyCheckFailed
     from vesselsdf.report.text import evaluation_table, run_table
@@ -209,10 +214,12 @@ def _run_evaluation(prediction, reference, run, levels, require_topology, output
         missing = "--reference" if reference is None else "--prediction"
         raise InputError(f"evaluate: {missing} is missing; --prediction and --reference come together.")
     if prediction is None:
+        if names or align:
+            raise InputError("evaluate: --names and --align are for files; give --prediction and --reference.")
         report = api.evaluate_run(run)
         print(run_table(report))
     else:
-        report = api.evaluate_files(prediction, reference, levels)
+        report = api.evaluate_files(prediction, reference, levels, names, align)
         print(evaluation_table(report))
     if output is not None:
         api.save_evaluation(report, output)

@@ -1,6 +1,6 @@
 """Measuring a trained network on labelled cases: whole volumes, level by level."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,16 +9,20 @@ from jaxtyping import Float
 from vesselsdf import scales
 from vesselsdf.checkpoint import Model
 from vesselsdf.distance import signed_distance
+from vesselsdf.errors import InputError
 from vesselsdf.graph import centreline_graph, decisions
 from vesselsdf.inference import predict
 from vesselsdf.metrics import evaluate, summarise
 from vesselsdf.overlap import cldice, dice
 from vesselsdf.reconstruction import Reconstruction
+from vesselsdf.segment_comparison import compare_segments
+from vesselsdf.segment_findings import findings
+from vesselsdf.segments import label_ids
 from vesselsdf.sources import LabelledCase
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.survival import survival
 from vesselsdf.topology.thinning import thin
-from vesselsdf.volume import Volume, isotropic, resample
+from vesselsdf.volume import Volume, check_same_grid, isotropic, resample
 
 # Candidates for the value taken as the wall, in working voxels: regression to a distance shrinks thin vessels, never
 # fattens them, so only values above zero are of use.
@@ -160,3 +164,34 @@ def across_levels(prediction: Volume, reference: Volume, levels: int = 4) -> dic
 
     report = survival(fields, prediction.spacing, prediction.affine, "mean", decide)
     return {"levels": rows, "survival": report}
+
+
+def with_segments(
+    prediction: Volume,
+    reference: Volume,
+    files: tuple[str, str],
+    names: Mapping[int, str] | None = None,
+    align: bool = False,
+) -> tuple[Volume | None, dict[str, Any] | None]:
+    """The prediction on the reference's grid, and the report on segments where both are labels with several ids.
+
+    `names` (of ids) and `align` (labels on different grids are brought together, see `compare_segments`) ask for that
+    report: InputError where there is none to give. Without `align`, labels on different grids are refused. The
+    prediction is None where no alignment fits; the report says why.
+    """
+    counts = [len(label_ids(volume) or ()) for volume in (prediction, reference)]
+    asked = align or names is not None
+    if asked and (min(counts) == 0 or max(counts) == 1 or (align and min(counts) == 1)):
+        wrong = files[counts.index(min(counts))]
+        option = "--align" if align else "--names"
+        raise InputError(f"{option} is for labels with several ids, and {wrong} is none: leave it out, or give labels.")
+    if not asked and min(counts) < 2:
+        return prediction, None
+    if not align:
+        try:
+            check_same_grid(prediction, reference, files)
+        except InputError as error:
+            hint = "or, as both hold several label ids, let --align bring them together by the places where they touch"
+            raise InputError(f"{error}, {hint}") from error
+    report, moved = compare_segments(prediction, reference, align, files=files)
+    return moved, {**report, "names": dict(names or {}), "findings": findings(report, names)}

@@ -108,6 +108,8 @@ def evaluation_table(report: Mapping[str, Any]) -> str:
     metrics = cases[0]["metrics"] if len(cases) == 1 else report["mean"]["metrics"]
     parts = [f"{len(cases)} cases" if len(cases) > 1 else cases[0]["case"], "", format_table(metrics)]
     for case in cases:
+        if "segments" in case:
+            parts += ["", f"{case['case']}, segment by segment", segments_table(case["segments"])]
         if "survival" in case:
             rows = [[r["level"], r["spacing_mm"], r["dice"], r["betti"], r["betti_reference"]] for r in case["levels"]]
             parts += [
@@ -119,6 +121,28 @@ def evaluation_table(report: Mapping[str, Any]) -> str:
                 survival_table(case["survival"]),
             ]
     return "\n".join(parts)
+
+
+def segments_table(report: Mapping[str, Any]) -> str:
+    """One line per label id: volume, pieces and contacts in each, what was found; then every finding in a sentence."""
+    fit = report["alignment"]
+    rows = []
+    for row in report["segments"]:
+        p, r = row["prediction"] or {}, row["reference"] or {}
+        pieces = [len(side.get("pieces", ())) for side in (p, r)]
+        figures = [p.get("volume"), r.get("volume"), *pieces, row["dice"], r.get("found"), p.get("found")]
+        rows.append([report["names"].get(row["id"], "segment"), row["id"], *figures])
+    header = ["segment", "id", "mm3", "mm3 ref", "pieces", "ref", "Dice", "found", "precision"]
+    lines = [columns(header, rows), f"found, precision: share of the voxels within {report['tolerance']:.3g} mm of the"]
+    lines[-1] += " same segment of the other"
+    if fit["kind"] == "rigid":
+        lines.append(
+            f"aligned by a rigid motion of {len(fit['used'])} landmarks; {fit['residual']:.2g} mm (rms) and at most "
+            f"{fit['worst']:.2g} mm are left between them"
+        )
+    elif fit["kind"] == "world":
+        lines.append("on different grids in one frame: nothing had to be moved")
+    return "\n".join([*lines, *(f"- {finding['text']}" for finding in report["findings"])])
 
 
 def inspection(facts: Mapping[str, Any]) -> str:
