@@ -33,7 +33,7 @@ def tree(edges: list = TREE, nodes: dict = NODES, radius: float = 0.5) -> nx.Mul
 
 
 def without_places(result: dict) -> dict:
-    return {key: value for key, value in result.items() if key != "places"}
+    return {key: value for key, value in result.items() if key not in ("places", "reasons")}
 
 
 PERFECT = {**dict.fromkeys(SHARES, 1.0), **dict.fromkeys(COUNTS, 0), **dict.fromkeys(ERRORS, 0.0)}
@@ -132,6 +132,24 @@ def test_a_detached_blob_lowers_precision_only():
     assert result["places"]["invented"] == [{"place": [0, 0, 30], "length": 0.0}]
 
 
+def test_the_path_length_error_is_that_of_the_ends_that_are_reached():
+    # Two ends of three are cut off; the way to the third is 5% longer than it should be.
+    nodes = {**NODES, "stump": (25, 0, 0), "bend": (10, 3.2, 0)}
+    cut = tree(
+        [("root", "a", (10, 3.2015621187164243, 0)), ("a", "up"), ("a", "stump"), ("b", "end"), ("b", "side")], nodes
+    )
+    result = compare_graphs(cut, tree(), 4.0)
+    assert result["terminals_reached"] == 1 / 3
+    assert result["path_length_error"] == pytest.approx((2 * math.hypot(10, 3.2015621187164243) - 20) / 40, rel=1e-6)
+    assert result["reasons"] == {}
+    # None is reached: there is no error to speak of, and no perfect one either.
+    gone = tree([("a", "b"), ("b", "end"), ("b", "side")])
+    result = compare_graphs(gone, tree(), 1.0)
+    assert result["terminals_reached"] == 0.0
+    assert math.isnan(result["path_length_error"])
+    assert result["reasons"] == {"path_length_error": "no end is reached"}
+
+
 def test_radius_and_path_errors_have_the_size_that_was_put_in():
     result = compare_graphs(tree(radius=0.8), tree(radius=0.5), 1.0)
     assert result["radius_error"] == pytest.approx(0.3)
@@ -173,8 +191,8 @@ def test_empty_graphs():
     for predicted, reference, key in ((empty, tree(), "missed"), (tree(), empty, "invented")):
         result = compare_graphs(predicted, reference, 1.0)
         assert {result[name] for name in SHARES} == {0.0}
-        assert {result[name] for name in ("path_length_error", "centreline_error", "radius_error")} == {math.inf}
-        assert math.isnan(result["radius_bias"])
+        assert all(math.isnan(result[name]) for name in ERRORS)
+        assert result["reasons"] == dict.fromkeys(ERRORS, "one of the two is empty")
         assert len(result["places"][key]) == 5
 
 
@@ -182,7 +200,8 @@ def test_two_graphs_far_apart_share_nothing():
     away = {name: np.add(pos, (0, 0, 500)) for name, pos in NODES.items()}
     result = compare_graphs(tree(nodes=away), tree(), 1.0)
     assert {result[name] for name in SHARES} == {0.0}
-    assert {result[name] for name in ("path_length_error", "centreline_error", "radius_error")} == {math.inf}
+    assert all(math.isnan(result[name]) for name in ERRORS)
+    assert set(result["reasons"]) == set(ERRORS)
     assert (result["false_splits"], result["false_merges"]) == (0, 0)
 
 

@@ -21,9 +21,9 @@ ORDER = """
     network
     topology
     losses
-    skeleton centring graph graph_files
+    skeleton centring graph graph_files branch_persistence
     mesh
-    surface_distance overlap comparison metrics
+    surface_distance overlap comparison metric_table metrics
     alignment segments segment_comparison
     checkpoint data segment_findings sources sampling inference training
     report reconstruction evaluation doctor api cli

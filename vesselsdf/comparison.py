@@ -113,29 +113,34 @@ class Link:
         return self.distance <= self.reach
 
 
-def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance: float) -> dict:
+def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance: float | int) -> dict:
     """Compare two centreline graphs (see the module's docstring for "same place"); `tolerance` in mm, above 0.
 
     Shares, 0 to 1, higher is better:
-    - `tree_length_detected`: length of the reference centreline that was found / its whole length (EXACT'09, Lo et al.
-      2012); `tree_length_precision`: the twin, predicted length that lies on the reference / all predicted length.
-    - `branches_detected`: branches of the reference of which at least 80% was found / all (ATM'22, Zhang et al. 2023);
-      `branches_precision`: the twin over predicted branches.
-    - `node_precision`, `node_recall`, `node_f1`: junctions and ends, matched one to one within reach (a largest
-      matching), each to its own kind.
-    - `terminals_reached`: reference terminals whose place is joined to the place of their root in the prediction.
+    - `tree_length_detected` = length of the reference centreline that was found / its whole length (EXACT'09, Lo et al.
+      2012); `tree_length_precision`, its twin: predicted length that lies on the reference / all predicted length.
+    - `branches_detected` = branches of the reference of which at least 80% was found / all (ATM'22, Zhang et al. 2023);
+      `branches_precision`, its twin over predicted branches.
+    - `node_precision` = M / predicted, `node_recall` = M / reference, `node_f1` = 2 M / (predicted + reference) over
+      junctions and ends, with M the size of a largest one-to-one matching within reach, each to its own kind.
+    - `terminals_reached` = terminals of the reference whose place is joined to that of their root in the prediction /
+      all.
 
-    Counts: `false_splits`, places where the reference runs on between two found points that the prediction does not
-    join there (no way between them, or a long way round through other vessels): cuts, and lost vessels that joined two
-    others; `false_merges`, the same with the roles exchanged: bridges, and vessels that touch.
+    Counts, 0 to inf (in the manner of merges and splits in connectomics, Januszewski et al. 2018):
+    - `false_splits`: places where the reference runs on between two found points that the prediction does not join
+      there (no way between them, or a long way round through other vessels): cuts, lost vessels that joined two others.
+    - `false_merges`: the same with the roles exchanged: bridges, and vessels that touch.
 
-    Errors: `path_length_error`, mean of |predicted / reference length - 1| over the paths from root to reached
-    terminals (share); `centreline_error`, mean distance of the found reference points to the predicted centreline (mm);
-    `radius_error` and `radius_bias`, mean absolute and mean signed difference of the radii there (mm).
+    Errors, lower is better:
+    - `path_length_error` = mean of |predicted / reference length - 1| over the paths from a root to its terminals that
+      are reached (0 to inf; the others are counted by `terminals_reached`).
+    - `centreline_error` = mean distance, mm, of the found reference points to the predicted centreline, 0 to the reach.
+    - `radius_error`, `radius_bias` = mean of |difference| and of the difference of the radii there, mm; above 0 the
+      prediction is thicker.
 
-    Both graphs empty: shares 1, counts 0, errors 0. One empty: shares 0, counts 0, errors inf (bias NaN: it has no
-    sign). Nothing found: errors inf, bias NaN. Other NaN: node scores where neither graph has a junction or an end (two
-    rings); `terminals_reached` and `path_length_error` where the reference has no terminal.
+    Both graphs empty: shares 1, counts 0, errors 0. One empty: shares 0, counts 0, errors NaN. NaN says that there is
+    nothing to measure, and `reasons` says why for each such key: errors where nothing was found or reached, node scores
+    where neither graph has a junction or an end (two rings), `terminals_reached` where the reference has no terminal.
 
     `places` (mm): `missed` and `invented` branches (longest first, with the length concerned), `false_splits`,
     `false_merges`, `terminals_lost`.
@@ -148,7 +153,7 @@ def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance
     link_r, link_p = _link(r, p, tolerance, reference=r), _link(p, r, tolerance, reference=r)
     splits, merges = _jumps(r, p, link_r, link_p), _jumps(p, r, link_p, link_r)
     paths, lost = _paths(reference, r, p, link_r)
-    return {
+    scores = {
         **_coverage(r, link_r, "tree_length_detected", "branches_detected"),
         **_coverage(p, link_p, "tree_length_precision", "branches_precision"),
         "false_splits": len(splits),
@@ -156,6 +161,10 @@ def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance
         **_node_scores(predicted, reference, tolerance),
         **paths,
         **_radius_errors(r, p, link_r),
+    }
+    return {
+        **scores,
+        "reasons": _reasons(scores),
         "places": {
             "missed": _worst_branches(r, link_r),
             "invented": _worst_branches(p, link_p),
@@ -166,7 +175,7 @@ def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance
     }
 
 
-def sample(graph: nx.MultiGraph, step: float) -> Line:
+def sample(graph: nx.MultiGraph, step: float | int) -> Line:
     """Points along the edges of a centreline graph, at most `step` mm apart, both ends of each edge included."""
     nodes = tuple(graph.nodes)
     position = {node: k for k, node in enumerate(nodes)}
@@ -356,7 +365,7 @@ def _paths(reference: nx.MultiGraph, r: Line, p: Line, link: Link) -> tuple[dict
     length = p.geodesic(link.to[start], link.to[end])
     reached = link.found[start] & link.found[end] & np.isfinite(length)
     expected = np.maximum(r.geodesic(start, end), 1e-9)
-    error = np.abs(length[reached] / expected[reached] - 1).mean() if reached.any() else math.inf
+    error = np.abs(length[reached] / expected[reached] - 1).mean() if reached.any() else math.nan
     lost = r.points[end[~reached]].tolist()
     return {"terminals_reached": float(reached.mean()), "path_length_error": float(error)}, lost
 
@@ -364,7 +373,7 @@ def _paths(reference: nx.MultiGraph, r: Line, p: Line, link: Link) -> tuple[dict
 def _radius_errors(r: Line, p: Line, link: Link) -> dict[str, float]:
     weights = np.where(link.found, r.weights if r.weights.sum() > 0 else 1.0, 0.0)
     if weights.sum() == 0:
-        return {"centreline_error": math.inf, "radius_error": math.inf, "radius_bias": math.nan}
+        return dict.fromkeys(("centreline_error", "radius_error", "radius_bias"), math.nan)
     difference = p.radii[link.to] - r.radii
     return {
         "centreline_error": float(np.average(link.distance, weights=weights)),
@@ -383,7 +392,19 @@ def _with_an_empty_graph(p: Line, r: Line) -> dict:
     return {
         **dict.fromkeys(SHARES, 1.0 if both else 0.0),
         **dict.fromkeys(COUNTS, 0),
-        **dict.fromkeys(ERRORS, 0.0 if both else math.inf),
-        "radius_bias": 0.0 if both else math.nan,
+        **dict.fromkeys(ERRORS, 0.0 if both else math.nan),
+        "reasons": {} if both else dict.fromkeys(ERRORS, "one of the two is empty"),
         "places": places,
     }
+
+
+def _reasons(scores: dict[str, float]) -> dict[str, str]:
+    """Why each score that is NaN has nothing to measure."""
+    no_terminal = math.isnan(scores["terminals_reached"])
+    why = {
+        **dict.fromkeys(("node_precision", "node_recall", "node_f1"), "neither graph has a junction or an end"),
+        "terminals_reached": "the reference has no end besides its roots",
+        "path_length_error": "the reference has no end besides its roots" if no_terminal else "no end is reached",
+        **dict.fromkeys(("centreline_error", "radius_error", "radius_bias"), "none of the centreline was found"),
+    }
+    return {key: why[key] for key, value in scores.items() if math.isnan(value)}

@@ -73,7 +73,7 @@ def surface_distances(
     )
 
 
-def nsd(distances: SurfaceDistances, tolerance: float) -> float:
+def nsd(distances: SurfaceDistances, tolerance: float | int) -> float:
     """Normalised surface Dice (Nikolov et al. 2021): share, 0 to 1, of both surfaces' area within `tolerance` mm.
 
     Of each surface the area that lies within the tolerance of the other one, summed, over the sum of both areas.
@@ -88,7 +88,7 @@ def nsd(distances: SurfaceDistances, tolerance: float) -> float:
     return float(near / (distances.prediction_areas.sum() + distances.reference_areas.sum()))
 
 
-def hd95(distances: SurfaceDistances, percent: float = 95.0) -> float:
+def hd95(distances: SurfaceDistances, percent: float | int = 95) -> float:
     """95th percentile Hausdorff distance, mm, 0 to inf: the larger of both directions, weighted by surface area.
 
     In each direction, the least distance that at least 95% of the surface's area does not exceed (Nikolov et al. 2021).
@@ -118,7 +118,7 @@ def assd(distances: SurfaceDistances) -> float:
 
 
 def farthest(
-    distances: SurfaceDistances, spacing: Spacing, apart: float, most: int = 5
+    distances: SurfaceDistances, spacing: Spacing, apart: float | int, most: int = 5
 ) -> list[tuple[str, np.ndarray, float]]:
     """The worst places: (whose surface, voxel index, mm), worst first, at least `apart` mm from each other.
 
@@ -197,7 +197,7 @@ def _nearest(cells: np.ndarray, others: np.ndarray, steps: np.ndarray, shape: tu
     return distance
 
 
-def _percentile(values: np.ndarray, weights: np.ndarray, percent: float) -> float:
+def _percentile(values: np.ndarray, weights: np.ndarray, percent: float | int) -> float:
     order = np.argsort(values)
     passed = np.cumsum(weights[order])
     # Rounding of the sums must not push the percentile one element further.
