@@ -139,13 +139,12 @@ def decisions(graph: nx.MultiGraph) -> dict[str, Any]:
     root = graph.graph.get("root")
     trees, loops, paths, order = [], [], [], 0
     for start in graph.graph.get("roots", []):
-        nodes = nx.node_connected_component(graph, start)
-        tree = graph.subgraph(nodes)
-        loops.append(tree.number_of_edges() - tree.number_of_nodes() + 1)
-        found = [{**path, "reached": start == root} for path in widest_paths(tree, start)]
+        orders = strahler(graph, start)  # of all nodes of this tree
+        loops.append(sum(graph.degree(node) for node in orders) // 2 - len(orders) + 1)
+        found = [{**path, "reached": root in orders} for path in widest_paths(graph, start)]
         trees.append(len(found))
         paths.extend(found)
-        order = max(order, max(strahler(tree, start).values()))
+        order = max(order, max(orders.values()))
     return {
         "trees": len(trees),
         "branches": graph.number_of_edges(),
@@ -160,9 +159,9 @@ def decisions(graph: nx.MultiGraph) -> dict[str, Any]:
     }
 
 
-def widest_paths(tree: nx.MultiGraph, root: int) -> list[dict[str, Any]]:
-    """For each terminal but the root, the path from the root whose narrowest place is widest (by Prim's algorithm)."""
-    state = {root: (np.inf, 0.0, tree.nodes[root]["pos"])}  # narrowest radius, length, place of the narrowest radius
+def widest_paths(graph: nx.MultiGraph, root: int) -> list[dict[str, Any]]:
+    """For each terminal of the root's tree, the path from the root whose narrowest place is widest (by Prim)."""
+    state = {root: (np.inf, 0.0, graph.nodes[root]["pos"])}  # narrowest radius, length, place of the narrowest radius
     queue = [(-np.inf, 0, root, root, None)]
     done: set[int] = set()
     count = 0
@@ -177,15 +176,15 @@ def widest_paths(tree: nx.MultiGraph, root: int) -> list[dict[str, Any]]:
             if edge["radii"][k] < width:
                 width, place = float(edge["radii"][k]), edge["points"][k]
             state[node] = (width, length + edge["length"], place)
-        for _, other, next_edge in tree.edges(node, data=True):
+        for _, other, next_edge in graph.edges(node, data=True):
             if other not in done:
                 count += 1
                 width = min(state[node][0], float(next_edge["radii"].min()))
                 heapq.heappush(queue, (-width, count, other, node, next_edge))
-    ends = sorted(node for node in tree if tree.degree(node) == 1 and node != root)
+    ends = sorted(node for node in done if graph.degree(node) == 1 and node != root)
     return [
         {
-            "place": tree.nodes[end]["pos"].tolist(),
+            "place": graph.nodes[end]["pos"].tolist(),
             "length": state[end][1],
             "minimum_radius": state[end][0],
             "narrowest_place": np.asarray(state[end][2]).tolist(),
@@ -194,12 +193,12 @@ def widest_paths(tree: nx.MultiGraph, root: int) -> list[dict[str, Any]]:
     ]
 
 
-def strahler(tree: nx.MultiGraph, root: int) -> dict[int, int]:
-    """Strahler order (Strahler 1957) of the branch that leads to each node of a breadth-first tree; ends have 1."""
+def strahler(graph: nx.MultiGraph, root: int) -> dict[int, int]:
+    """Strahler order (Strahler 1957) of the branch to each node of a breadth-first tree from the root; ends have 1."""
     parents: dict[int, int] = {root: root}
     visited = [root]
     for node in visited:
-        for other in tree.neighbors(node):
+        for other in graph.neighbors(node):
             if other not in parents:
                 parents[other] = node
                 visited.append(other)

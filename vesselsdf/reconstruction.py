@@ -17,6 +17,7 @@ import numpy as np
 import trimesh
 
 from vesselsdf import __version__
+from vesselsdf.branch_persistence import Describe
 from vesselsdf.errors import RunError
 from vesselsdf.files import write_json
 from vesselsdf.graph import centreline_graph, decisions
@@ -75,8 +76,9 @@ class Reconstruction:
         self._require_vessel()
         with self.timed("topology"):
             mesh_facts = check(self.mesh())
+            describe = Describe(lambda: self.graph)
             report = survival(
-                self.levels, self.sdf.spacing, affine=self.affine, operator=self.operator, decide=self._decide,
+                self.levels, self.sdf.spacing, affine=self.affine, operator=self.operator, decide=describe,
                 bounds=self.bounds,
             )  # fmt: skip
         betti = betti_numbers(self.sdf.array <= 0)
@@ -97,10 +99,6 @@ class Reconstruction:
     def topology(self) -> dict[str, Any]:
         """Betti numbers, agreement of field, mesh and graph, and what survives at each level; JSON-able."""
         return self._topology
-
-    def _decide(self, sdf: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
-        graph = self.graph if sdf is self.levels[0] else centreline_graph(sdf, affine)
-        return decisions(graph)
 
     @cached_property
     def mask(self) -> Volume:

@@ -54,24 +54,70 @@ def reconstruction_summary(made: Any, folder: Path) -> str:
 
 
 def survival_table(report: Mapping[str, Any]) -> str:
-    """One line per level: Betti numbers, what survived, was lost and invented against level 0, decisions changed."""
+    """What a user should know of `topology.survival`: a line per level, the coarsest safe level, the first losses.
+
+    Per level: Betti numbers, what survived, was lost and invented against level 0, branches that end and have no
+    counterpart (lost / new), and the decisions that changed.
+    """
     rows = []
     for level in report["levels"]:
         rows.append(
             [
                 level["level"],
-                level["spacing"][0] if isinstance(level["spacing"], (list, tuple)) else level["spacing"],
+                max(level["spacing"]) if isinstance(level["spacing"], (list, tuple)) else level["spacing"],
                 tuple(level["betti"]),
                 tuple(level["survived"]),
                 len(level["lost"]),
                 len(level["invented"]),
+                f"{len(level.get('branches_lost', []))} / {len(level.get('branches_invented', []))}",
                 _changed(level.get("changed")),
             ]
         )
-    header = ["level", "mm", "beta0,1,2", "survived", "lost", "invented", "decisions changed"]
+    header = ["level", "mm", "beta0,1,2", "survived", "lost", "invented", "branches lost / new", "decisions changed"]
     safe = report.get("coarsest_safe_level")
-    verdict = "no level" if safe is None else f"level {safe}"
-    return columns(header, rows) + f"\nCoarsest safe level (all decisions as at level 0): {verdict}."
+    verdict = "no level" if safe is None else f"level {safe}, {rows[safe][1]:.3g} mm"
+    lines = [columns(header, rows), f"Coarsest safe level (all decisions as at level 0): {verdict}."]
+    return "\n".join([*lines, *_block_lines(report), *_loss_lines(report)])
+
+
+def _block_lines(report: Mapping[str, Any]) -> list[str]:
+    """How far up the blocks of the volume are safe, one line; nothing where there is only one of them."""
+    blocks = report.get("blocks")
+    if not blocks or blocks["blocks"] < 2:
+        return []
+    counts = [f"{n} up to level {level}" for level, n in enumerate(blocks["safe_up_to"]) if n]
+    edge = blocks["edge_voxels"]
+    return [f"Block by block ({blocks['blocks']} blocks of {edge} voxels with vessel), safe: {', '.join(counts)}."]
+
+
+def _loss_lines(report: Mapping[str, Any], most: int = 3) -> list[str]:
+    """What is lost at the first level that loses something: features of the largest margin, then longest branches."""
+    for level in report["levels"]:
+        lost, twigs = level["lost"], level.get("branches_lost", [])
+        if not lost and not twigs:
+            continue
+        known = report["levels"][0].get("features") or []
+        found = [(known[entry["feature"]] if known and "feature" in entry else {}, entry) for entry in lost]
+        found.sort(key=lambda pair: -float(pair[0].get("margin", 0)))
+        lines = []
+        for feature, entry in found[:most]:
+            name = ("component", "loop", "cavity")[entry["dimension"]]
+            bound = "at least " if feature.get("margin_is_lower_bound") else ""
+            margin = f", margin {bound}{float(feature['margin']):.2g} mm" if feature else ""
+            lines.append(f"  {name} {entry['kind']} at {_place(entry['place'])}{margin}")
+        for twig in twigs[:most]:
+            radii = f"{twig['minimum_radius']:.2g} to {twig['maximum_radius']:.2g}"
+            lines.append(
+                f"  branch of {twig['length']:.3g} mm (radius {radii} mm) that ended at {_place(twig['place'])}"
+            )
+        more = len(lost) + len(twigs) - len(lines)
+        lines += [f"  and {more} more, all in the report"] if more else []
+        return [f"First losses, at level {level['level']} (places in mm):", *lines]
+    return []
+
+
+def _place(place: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{x:.1f}" for x in place) + ")"
 
 
 def _changed(changed: Sequence[Mapping[str, Any]] | None) -> str:
@@ -137,8 +183,8 @@ def segments_table(report: Mapping[str, Any]) -> str:
     lines[-1] += " same segment of the other"
     if fit["kind"] == "rigid":
         lines.append(
-            f"aligned by a rigid motion of {len(fit['used'])} landmarks; {fit['residual']:.2g} mm (rms) and at most "
-            f"{fit['worst']:.2g} mm are left between them"
+            f"aligned by a rigid motion of {len(fit['used'])} landmarks, which fit to {fit['residual']:.2g} mm (rms; the "
+            f"worst to {fit['worst']:.2g} mm)"
         )
     elif fit["kind"] == "world":
         lines.append("on different grids in one frame: nothing had to be moved")
