@@ -88,6 +88,15 @@ class Filtration:
         )  # fmt: skip
 
     @property
+    def euler_changes(self) -> Int64[np.ndarray, " n"]:
+        """By how much each critical voxel changes the Euler number when it enters: `d - c` of its contact."""
+        from vesselsdf.topology import contact
+
+        entry = contact.contact_table()[self.codes & 0x3FFFF].astype(np.int64)
+        corners = np.bitwise_count(entry & 255 | self.codes >> 18).astype(np.int64)
+        return (entry >> 8 & 255) - (entry >> 16) - corners
+
+    @property
     def first(self) -> int:
         """The voxel that enters first."""
         return int(self.voxels[self.order[0]])
