@@ -22,6 +22,7 @@ from vesselsdf.training import learning_rate
 
 TINY = {
     "network": {"levels": 3, "width": 4},
+    "loss": {"topology": 20.0},
     "data": {"synthetic_cases": 3, "synthetic_size": 48, "modality": "ct"},
     "training": {"steps": 24, "batch": 1, "patch": 32, "checkpoint_every": 4, "validate_every": 16},
 }

@@ -4,10 +4,13 @@ Fields and targets are tensors (B, 1, X, Y, Z), negative inside the vessel. `h` 
 voxels (2**level).
 """
 
+import numpy as np
 import torch
 from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
+
+from vesselsdf.topology.repair import critical_sites
 
 BAND = 3.0
 """Half-width of the band around the wall in which distances are learned, in units of the level's spacing."""
@@ -16,6 +19,19 @@ BAND = 3.0
 # has a soft value of 0.88 on its centreline, while the wall is still sharp enough to separate neighbours two voxels
 # apart.
 SOFTNESS = 0.5
+
+# Largest grid on which the topological loss acts, voxels: its cost grows with the level, and the bound on refinement
+# carries the coarse levels' topology down.
+TOPOLOGY_VOXELS = 32**3
+
+COARSE_WALL = 0.5
+"""Where the topological loss puts the wall, in units of the level's spacing outside the zero set.
+
+On a coarse level `{phi <= 0}` is no place to look for topology: a vessel thinner than a voxel hardly gets below zero
+there, and falls to pieces. Half a spacing farther out it is whole again, and still within the reach of refinement: of
+12 held-out synthetic trees (beta0, beta1 = 1, 1.9 on average) the true fields of levels 1, 2, 3 have 15, 5, 1 and 1.3,
+0.3, 0 at zero, but 1, 1, 1.4 and 2.3, 2.0, 1.1 at half a spacing.
+"""
 
 
 def distance_loss(field: Tensor, target: Tensor, h: float) -> Tensor:
@@ -103,6 +119,26 @@ def centreline_loss(field: Tensor, target: Tensor, skeleton: Tensor) -> Tensor:
     return 1 - (2 * precision * sensitivity / (precision + sensitivity)).mean()
 
 
+def topological_loss(field: Tensor, target: Tensor, h: float, wall: float = COARSE_WALL) -> Tensor:
+    """Huber loss of the distance in units of `h` at the voxels on which the topology hinges, per voxel of the level.
+
+    Those are the `critical_sites` of each case: the places where `field <= wall * h` cuts, joins, fills or lacks a
+    component, loop or cavity of `target <= wall * h`, or invents one. Without any, loss and gradient are zero. The
+    sites are constant in the gradient, which leads to the truth at each of them; since that lies on the other side, the
+    distance loss never pulls the other way. The sum is divided by the number of all voxels: a weight of 20 lets a
+    critical voxel count for about 20 others.
+    """
+    if not torch.isfinite(field).all():
+        return (field * torch.nan).sum()
+    critical = np.zeros(field.shape, bool)
+    predicted, truth = ((part.detach() / h - wall).cpu().numpy()[:, 0] for part in (field, target))
+    for case, sites in enumerate(map(critical_sites, predicted, truth)):
+        critical[case, 0][tuple(sites.T)] = True
+    # As a product with a mask instead of by gathering, so that the gradient is deterministic on every device.
+    error = F.smooth_l1_loss(field / h, (target / h).clamp(-BAND, BAND), beta=0.25, reduction="none")
+    return (error * torch.from_numpy(critical).to(field.device)).mean()
+
+
 def total_loss(fields: list[Tensor], targets: list[Tensor], skeleton: Tensor, weights) -> dict[str, Tensor]:
     """All terms and their weighted sum under the key `total`.
 
@@ -114,6 +150,10 @@ def total_loss(fields: list[Tensor], targets: list[Tensor], skeleton: Tensor, we
         for level, (field, target) in enumerate(zip(fields, targets, strict=True))
     }
     finest, truth = fields[0], targets[0]
+    if weights.topology:
+        for level, (field, target) in enumerate(zip(fields, targets, strict=True)):
+            if level > 0 and field[0].numel() <= TOPOLOGY_VOXELS:
+                terms[f"topology_{level}"] = weights.topology * topological_loss(field, target, 2.0**level)
     if weights.eikonal:
         terms["eikonal"] = weights.eikonal * eikonal_loss(finest, truth)
     if weights.gaussian:
