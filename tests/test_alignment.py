@@ -110,3 +110,19 @@ def test_a_volume_moves_by_its_affine_alone():
     there = found.apply(volume)
     assert there.array is volume.array
     np.testing.assert_allclose(there.affine, truth @ volume.affine, atol=1e-9)
+
+
+def test_the_error_to_expect_far_from_the_landmarks_is_the_error_that_there_is():
+    """Fitzpatrick's estimate against 400 motions found from landmarks that are off by 0.3 mm (root mean square)."""
+    generator = np.random.default_rng(1)
+    points = {name: np.array(point, float) for name, point in CORNERS.items()}
+    for target in ((4.0, 2.0, 0.0), (40.0, -30.0, 25.0)):
+        errors, expected = [], []
+        for seed in range(200):
+            truth = motion(seed)
+            noisy = {name: tuple(p + generator.normal(size=3) * 0.3 / 3**0.5) for name, p in points.items()}
+            found = align(moved(points, np.linalg.inv(truth)), noisy, 0.01)
+            source = np.array([moved({"t": target}, np.linalg.inv(truth))["t"]])
+            errors.append(np.linalg.norm(found.to_reference(source)[0] - target))
+            expected.append(found.error_at(target))
+        assert np.sqrt(np.mean(np.square(expected))) == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=0.15)

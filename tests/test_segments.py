@@ -252,6 +252,24 @@ def test_a_loop_inside_one_segment_is_found_at_its_thinnest_place():
     assert abs(place[1] - 14) <= 2
 
 
+def test_of_many_parts_the_largest_are_counted_and_the_first_are_shown(tmp_path):
+    base = np.zeros((90, 16, 40), np.uint8)
+    base[:, 2, 2] = 1
+    base[:, 4:7, 2] = 2
+    specks = base.copy()
+    for k in range(40):
+        specks[4 * (k % 20) + 2, 12 : 14 + (k == 0), 12 + 20 * (k // 20)] = 2
+    write_volume(Volume(base, np.eye(4)), tmp_path / "p.nii.gz")
+    write_volume(Volume(specks, np.eye(4)), tmp_path / "r.nii.gz")
+    report = api.evaluate_files(tmp_path / "p.nii.gz", tmp_path / "r.nii.gz")
+    parts = report["cases"][0]["segments"]["parts"]
+    assert [part["volume"] for part in parts] == [3.0] + [2.0] * 39
+    assert [part["betti_without"] for part in parts] == [(41, 0, 0)] * 30 + [None] * 10
+    shown = evaluation_table(report)
+    assert shown.count("a part of") == 6
+    assert "34 more of the kind part" in shown
+
+
 def test_labels_without_a_common_id_are_a_result(whole):
     other = whole.with_array(np.where(whole.array > 0, whole.array + 20, 0).astype(np.uint8))
     report, _ = compare_segments(whole, other)
@@ -414,6 +432,8 @@ def test_masks_are_refused_as_before_and_options_for_labels_are_not_swallowed(fi
     assert "--align" not in str(error.value)
     with pytest.raises(InputError, match=r"--align is for labels with several ids, and .*mask.nii.gz is none"):
         api.evaluate_files(files / "mask.nii.gz", files / "r.nii.gz", align=True)
+    named = api.evaluate_files(files / "mask.nii.gz", files / "same.nii.gz", names="3=right back")
+    assert "- Right back (3) is missing in the prediction" in evaluation_table(named)
     with pytest.raises(InputError, match="--names is for labels"):
         api.evaluate_files(files / "mask.nii.gz", files / "mask.nii.gz", names="1=vessel")
     assert "segments" not in api.evaluate_files(files / "mask.nii.gz", files / "same.nii.gz")["cases"][0]
@@ -451,6 +471,9 @@ def test_ct_and_mr_of_one_circle_of_willis(shared_data):
     assert right["ids"] == [4]
     assert right["betti_without"] == (2, 0, 0)
     np.testing.assert_allclose(right["places"]["reference"], (3.9, -5.8, 6.7), atol=0.5)
+    assert [finding["kind"] for finding in findings(report)] == [
+        *("part", "part", "loop", "pieces", "outside", "outside", "topology")
+    ]
     sentences = texts(report, read_names("topcow"))
     assert sentences[0].startswith("Left internal carotid artery (6): a part of 202 mm3 is missing in the prediction")
     assert "without what the other one lacks, both are (1, 0, 0): that explains the difference" in sentences[-1]

@@ -28,15 +28,17 @@ class Alignment:
     """How the frame of the prediction lies in that of the reference.
 
     kind: "grid" (one grid), "world" (two grids, one frame), "rigid" (a motion that was found), or "none" (`why` says
-    why not). transform: 4x4, mm of the prediction to mm of the reference. residual, worst: root mean square and largest
-    distance (mm) of the landmarks after the motion, NaN where there are none. used, left_out: names of landmarks.
-    mirrored: a reflection fits the landmarks where no motion does, as after a swap of left and right.
+    why not). transform: 4x4, mm of the prediction to mm of the reference. residual: error of a landmark, mm (root
+    mean square, see `_residual`), NaN if there is none; worst: the largest one. used, left_out: names of landmarks.
+    landmarks: (n, 3), mm of the reference. mirrored: a reflection fits the landmarks where no motion does, as after a
+    swap of left and right.
     """
 
     kind: str
     transform: Float[np.ndarray, "4 4"] = field(default_factory=lambda: np.eye(4))
     residual: float = float("nan")
     worst: float = float("nan")
+    landmarks: Float[np.ndarray, "n 3"] = field(default_factory=lambda: np.zeros((0, 3)))
     used: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     why: str = ""
@@ -54,6 +56,22 @@ class Alignment:
     def to_prediction(self, points: np.ndarray) -> Float[np.ndarray, "n 3"]:
         """Points (n, 3) in mm of the reference, in mm of the prediction."""
         return moved(np.linalg.inv(self.transform), points)
+
+    def error_at(self, point: Sequence[float]) -> float:
+        """How far off (mm, root mean square) a place given in mm of the reference is after a motion that was found.
+
+        Fitzpatrick, West and Maurer (1998), eq. 46: `E^2 / n (1 + (d1^2 / f1^2 + d2^2 / f2^2 + d3^2 / f3^2) / 3)`, with
+        the error `E` of a landmark and the distances `d` of the place and `f` (root mean square) of the landmarks from
+        the principal axes of the landmarks. 0 where nothing was moved.
+        """
+        if self.kind != "rigid":
+            return 0.0
+        middle = self.landmarks.mean(axis=0)
+        axes = np.linalg.svd(self.landmarks - middle)[2]
+        along = [((points - middle) @ axes.T) ** 2 for points in (np.array([point], float), self.landmarks)]
+        d, f = (squares.sum(axis=1, keepdims=True) - squares for squares in along)
+        spread = (d[0] / f.mean(axis=0)).sum() / 3
+        return float(self.residual * np.sqrt((1 + spread) / len(self.landmarks)))
 
     def apply(self, prediction: Volume) -> Volume:
         """The prediction in the frame of the reference: the same voxels, another affine."""
@@ -106,7 +124,7 @@ def align(
     source = np.array([prediction[name] for name in names], np.float64).reshape(-1, 3)
     target = np.array([reference[name] for name in names], np.float64).reshape(-1, 3)
     if names and _rms(off := np.linalg.norm(source - target, axis=1)) <= voxel:
-        return Alignment("world", np.eye(4), _rms(off), float(off.max()), tuple(names))
+        return Alignment("world", np.eye(4), _rms(off), float(off.max()), target, tuple(names))
     if len(names) < LANDMARKS:
         return Alignment("none", why=f"they have {len(names)} landmark(s) in common, and a motion takes {LANDMARKS}")
     keep = _fitting(source, target, voxel)
@@ -116,16 +134,21 @@ def align(
     if extents[1] < LINE * extents[0]:
         return Alignment("none", why="the landmarks that they have in common lie on a line")
     spread = _rms(np.linalg.norm(target[keep] - target[keep].mean(axis=0), axis=1))
-    residual, kept = _rms(off), tuple(names[k] for k in keep)
+    residual, kept = _residual(source[keep], target[keep]), tuple(names[k] for k in keep)
     left_out = tuple(name for name in names if name not in kept)
     # More than a third of the landmarks left out is no set of outliers.
     if residual > max(LARGEST_RESIDUAL * spread, voxel / 2) or 3 * len(left_out) > len(names):
         return _refused(source, target, spread, voxel)
-    return Alignment("rigid", transform, residual, float(off.max()), kept, left_out)
+    return Alignment("rigid", transform, residual, float(off.max()), target[keep], kept, left_out)
 
 
 def _residual(source: np.ndarray, target: np.ndarray, reflect: bool = False) -> float:
-    return _rms(np.linalg.norm(moved(rigid_motion(source, target, reflect), source) - target, axis=1))
+    """Root mean square error of a landmark, from what the best motion leaves of n >= 3.
+
+    A motion has 6 degrees of freedom and n places have 3 n, so the squares are divided by n - 2 instead of n.
+    """
+    off = moved(rigid_motion(source, target, reflect), source) - target
+    return float(np.sqrt((off**2).sum() / (len(off) - 2)))
 
 
 def _fitting(source: np.ndarray, target: np.ndarray, voxel: float | int) -> Int[np.ndarray, " k"]:

@@ -11,6 +11,7 @@ from vesselsdf.data import load_card
 from vesselsdf.errors import InputError
 
 SIDES = ("prediction", "reference")
+OUTSIDE = 0.005  # share inside a box that is shown as none
 FORMS = "1=BA,2=R-PCA, the name of a dataset card, or a .toml or .json file of names and ids"
 
 
@@ -69,21 +70,25 @@ def _from_file(path: Path) -> list[tuple[Any, Any]]:
 def findings(report: Mapping[str, Any], names: Mapping[int, str] | None = None) -> list[dict[str, Any]]:
     """The differences in a report of `segment_comparison.compare_segments`, each with `kind`, `ids` and `text`.
 
-    In this order: frames that do not fit; segments that one lacks ("segment"); parts that one lacks ("part", those that
-    lie in the other's box first); segments in more pieces ("pieces") or with more loops ("loop"); contacts that one
-    lacks ("contact"); segments under another name ("name"); what all this explains ("topology").
+    In this order: frames that do not fit ("frames", "mirrored"); segments that one lacks ("segment"); parts that one
+    lacks ("part"); segments in more pieces ("pieces") or with more loops ("loop"); contacts that one lacks ("contact");
+    segments under another name ("name"); parts that are beyond the other's box and change no Betti number ("outside");
+    what all this explains ("topology").
     """
     call = _Names(names or {})
     found = _frames(report)
     found += [_segment(row, side, call, report) for row in report["segments"] for side in SIDES if row[side] is None]
     absent = {side: {row["id"] for row in report["segments"] if row[side] is None} for side in SIDES}
     parts = [part for part in report["parts"] if part["ids"][0] not in absent[part["missing_in"]]]
-    found += [_part(part, call, report) for part in sorted(parts, key=lambda part: -part["inside"] * part["volume"])]
+    parts.sort(key=lambda part: -part["inside"] * part["volume"])
+    found += [_part(part, call, report) for part in parts if not _beyond(part, report)]
     for row in report["segments"]:
         if row["prediction"] and row["reference"]:
             found += _inside(row, call)
     found += [found for row in report["contacts"] for found in _contact(row, call)]
     found += _renamed(report, call, absent)
+    for side in SIDES:
+        found += _outside([part for part in parts if part["missing_in"] == side and _beyond(part, report)], side, call)
     return [*found, _topology(report)]
 
 
@@ -122,9 +127,8 @@ def _segment(row: Mapping[str, Any], lacking: str, call: _Names, report: Mapping
     text = f"{call(row['id'])} is missing in the {lacking}; in the {owner} it lies at {_at(facts['places'][owner])}"
     text += f" ({facts['volume']:.3g} mm3), touches {call.all(facts['touches']) or 'nothing'}"
     text += f", and {_role(report, owner, facts['betti_without'], [*facts['ring']], call)}"
-    expected = facts["places"].get(lacking)
-    if expected is not None:
-        text += _expected(report, lacking, expected, facts["inside"])
+    if facts["places"][lacking] is not None:
+        text += _expected(report, lacking, facts["places"], facts["inside"])
     # The ends of a segment always lie within the tolerance of those that it touched.
     renamed = {number: share for number, share in facts.get("named_otherwise", {}).items() if share >= 0.5}
     text += f"; {_shares(renamed, call)} there" if renamed else ""
@@ -136,10 +140,26 @@ def _part(part: Mapping[str, Any], call: _Names, report: Mapping[str, Any]) -> d
     owner = _other(lacking)
     ids = [number for number, share in zip(part["ids"], part["shares"], strict=True) if share >= 0.1]
     text = f"{' and '.join(call(number) for number in ids)}: a part of {part['volume']:.3g} mm3 is missing in the "
-    text += f"{lacking}; in the {owner} it lies at {_at(part['places'][owner])} and "
-    text += _role(report, owner, part["betti_without"], [], call)
-    text += _expected(report, lacking, part["places"][lacking], part["inside"])
+    text += f"{lacking}; in the {owner} it lies at {_at(part['places'][owner])}"
+    if part["betti_without"] is not None:
+        text += f" and {_role(report, owner, part['betti_without'], [], call)}"
+    text += _expected(report, lacking, part["places"], part["inside"])
     return _finding("part", ids, text + ".")
+
+
+def _beyond(part: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
+    """Whether a part says more about the box of the other label than about its vessels."""
+    without, betti = part["betti_without"], report["topology"][_other(part["missing_in"])]["betti"]
+    return part["inside"] <= OUTSIDE and (without is None or tuple(without) == tuple(betti))
+
+
+def _outside(parts: Sequence[Mapping[str, Any]], lacking: str, call: _Names) -> list[dict[str, Any]]:
+    if not parts:
+        return []
+    owner = _other(lacking)
+    which = [f"{call(p['ids'][0])} {p['volume']:.3g} mm3 at {_at(p['places'][owner])}" for p in parts]
+    text = f"outside the box of the {lacking}, so not to be found there (places in the {owner}): {'; '.join(which)}."
+    return [_finding("outside", [part["ids"][0] for part in parts], text)]
 
 
 def _inside(row: Mapping[str, Any], call: _Names) -> list[dict[str, Any]]:
@@ -226,14 +246,16 @@ def _shares(shares: Mapping[int, float], call: _Names) -> str:
     return " and ".join(f"{100 * share:.0f}% of it are labelled {call(int(name))}" for name, share in shares.items())
 
 
-def _expected(report: Mapping[str, Any], lacking: str, point: Sequence[float], inside: float) -> str:
-    """Where something should be in the label that lacks it, and whether its box reaches there."""
+def _expected(report: Mapping[str, Any], lacking: str, places: Mapping[str, Any], inside: float) -> str:
+    """Where something should be in the label that lacks it, how sure that is, and whether its box reaches there."""
+    text = ""
     if report["alignment"]["kind"] == "grid":
-        return ""
-    text = f"; expected in the {lacking} at {_at(point)}" if report["alignment"]["kind"] == "rigid" else ""
+        return text
+    if report["alignment"]["kind"] == "rigid":
+        text = f"; expected in the {lacking} at {_at(places[lacking])}, give or take {places['error']:.2g} mm"
     if inside >= 0.995:
         return f"{text}, inside its box"
-    return f"{text}, {100 * inside:.0f}% of it inside its box" if inside > 0.005 else f"{text}, outside its box"
+    return f"{text}, {100 * inside:.0f}% of it inside its box" if inside > OUTSIDE else f"{text}, outside its box"
 
 
 def _at(point: Sequence[float]) -> str:

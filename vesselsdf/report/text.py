@@ -7,6 +7,8 @@ from typing import Any
 
 from vesselsdf.metrics import format_table
 
+SHOWN = 6  # findings on segments of one kind
+
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Right-aligned columns; floats with three significant figures.
@@ -170,7 +172,7 @@ def evaluation_table(report: Mapping[str, Any]) -> str:
 
 
 def segments_table(report: Mapping[str, Any]) -> str:
-    """One line per label id: volume, pieces and contacts in each, what was found; then every finding in a sentence."""
+    """One line per label id: volume, pieces and contacts in each, what was found; then the findings in sentences."""
     fit = report["alignment"]
     rows = []
     for row in report["segments"]:
@@ -183,12 +185,20 @@ def segments_table(report: Mapping[str, Any]) -> str:
     lines[-1] += " same segment of the other"
     if fit["kind"] == "rigid":
         lines.append(
-            f"aligned by a rigid motion of {len(fit['used'])} landmarks, which fit to {fit['residual']:.2g} mm (rms; the "
-            f"worst to {fit['worst']:.2g} mm)"
+            f"aligned by a rigid motion of {len(fit['used'])} landmarks, which fit to {fit['residual']:.2g} mm (rms; "
+            f"the worst to {fit['worst']:.2g} mm)"
         )
     elif fit["kind"] == "world":
         lines.append("on different grids in one frame: nothing had to be moved")
-    return "\n".join([*lines, *(f"- {finding['text']}" for finding in report["findings"])])
+    kinds: Counter[str] = Counter()
+    for finding in report["findings"]:
+        kinds[finding["kind"]] += 1
+        if kinds[finding["kind"]] <= SHOWN:
+            lines.append(f"- {finding['text']}")
+    lines += [
+        f"- {count - SHOWN} more of the kind {kind}, see the report" for kind, count in kinds.items() if count > SHOWN
+    ]
+    return "\n".join(lines)
 
 
 def inspection(facts: Mapping[str, Any]) -> str:
