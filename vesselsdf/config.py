@@ -75,9 +75,7 @@ class LossSettings(Settings):
     overlap: Weight = 0.5
     """Soft Dice on the zero set."""
     topology: Weight = 0.0
-    """Cuts, false bridges, blobs and holes on the coarse levels: for how many voxels one that causes them counts.
-    Off by default: 20 mends the coarse levels of what is trained on, but in short trials the gain on held-out cases was
-    within the noise."""
+    """For how many voxels one counts on which coarse topology hinges. Try 20; held-out gains were within the noise."""
 
 
 class TrainingSettings(Settings):
