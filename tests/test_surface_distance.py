@@ -142,6 +142,24 @@ def test_hausdorff_and_average_agree_with_monai_within_a_voxel():
     assert hd95(d) == pytest.approx(float(theirs), abs=1.5)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.4, 0.7, 3.0)])
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_the_package_surface_distance(seed, spacing):
+    theirs = pytest.importorskip("surface_distance")
+    a, b = blobs(seed, (32, 30, 28), 0.05), blobs(seed + 50, (32, 30, 28), 0.05)
+    d = surface_distances(a, b, spacing)
+    measured = theirs.compute_surface_distances(b, a, spacing)
+    reference, prediction = (np.sort(measured[f"distances_{k}"]) for k in ("gt_to_pred", "pred_to_gt"))
+    np.testing.assert_allclose(np.sort(d.reference), reference)
+    np.testing.assert_allclose(np.sort(d.prediction), prediction)
+    # Areas differ where a cube of eight voxels can be cut in several ways: there, ours is the mean over its images.
+    assert hd95(d) == pytest.approx(theirs.compute_robust_hausdorff(measured, 95), rel=0.02)
+    for tolerance in (0.0, 0.5, 1.0, 2.0, 4.0):
+        expected = theirs.compute_surface_dice_at_tolerance(measured, tolerance)
+        assert nsd(d, tolerance) == pytest.approx(float(expected), abs=0.01)
+
+
 def test_the_worst_places_are_where_the_error_was_put():
     a = block((4, 4, 4), (8, 8, 8), (60, 24, 24))
     b = a.copy()

@@ -49,6 +49,8 @@ TABLE: tuple[Row, ...] = (
     Row("diu0", "topology", "", "lower", "components that do not correspond at their places"),
     Row("diu1", "topology", "", "lower", "loops that do not correspond at their places"),
     Row("diu2", "topology", "", "lower", "cavities that do not correspond at their places"),
+    Row("warping_error", "topology", "", "lower", "voxels that no change of shape alone can reconcile"),
+    Row("critical_sites", "topology", "", "lower", "places where they lie: cuts, bridges, holes, blobs"),
     Row("tree_length_detected", "graph", "", "higher", "centreline length of the reference that was found"),
     Row("tree_length_precision", "graph", "", "higher", "predicted centreline length that follows the reference"),
     Row("branches_detected", "graph", "", "higher", "branches of the reference found over 80% of their length"),
@@ -159,6 +161,10 @@ def _worst_places(places: Mapping[str, Any]) -> list[str]:
     found += [
         (item, f"{item['feature']} {item['fate']}: {_OTHER[item['fate']].format(item['kind'])}")
         for item in topology[:WORST]
+    ]
+    found += [
+        (item, f"critical site: {item['kind']}, {item['size']} {item['sign']} voxel{'s' * (item['size'] > 1)}")
+        for item in places.get("critical", ())[:WORST]
     ]
     for key, text in (
         ("missed", "branch missed, {length:.3g} mm"),

@@ -21,6 +21,7 @@ from vesselsdf.metric_table import TABLE, WORST, format_table, summarise, write_
 from vesselsdf.overlap import cldice, dice, precision, recall
 from vesselsdf.surface_distance import assd, farthest, hd95, joint_box, nsd, surface_distances
 from vesselsdf.topology.matching import shared_features
+from vesselsdf.topology.warping import warping_error
 from vesselsdf.volume import Volume, check_finite, check_same_grid
 
 __all__ = ["TABLE", "evaluate", "format_table", "summarise", "topology_errors", "vessel_mask", "write_csv"]
@@ -52,7 +53,7 @@ def evaluate(
     true. One empty: shares 0, distances inf, Betti errors count what is missing.
 
     `places` holds the worst places in RAS mm: `surface` (farthest from the other wall), `topology` (features lost or
-    invented), and under `graph` the lists of `compare_graphs`.
+    invented), `critical` (sites of the warping error), and under `graph` the lists of `compare_graphs`.
 
     Raises InputError for different grids, NaN, arrays that are neither mask nor distance, or a tolerance not above 0.
 
@@ -97,7 +98,7 @@ def evaluate(
                 {"only_in": whose, "place": grid.to_world(index[None])[0].tolist(), "distance": away}
                 for whose, index, away in worst
             ],
-            "topology": topology_places,
+            **topology_places,
             "graph": graph_places,
         },
     }
@@ -141,14 +142,20 @@ def vessel_mask(volume: Volume, name: str) -> Bool[np.ndarray, "x y z"]:
 
 def topology_errors(
     prediction: Bool[np.ndarray, "x y z"], reference: Bool[np.ndarray, "x y z"], affine: np.ndarray
-) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Betti errors, Euler error and DIU, whole numbers from 0 up, and the features behind them with their places (mm).
+) -> tuple[dict[str, int], dict[str, list[dict[str, Any]]]]:
+    """Topological errors of a mask, whole numbers from 0 up, and under `topology` and `critical` where they lie (mm).
 
-    `betaK_error = |betaK(P) - betaK(R)|`, `euler_error = |chi(P) - chi(R)|` with `chi = beta0 - beta1 + beta2`:
-    26-connected vessel, 6-connected background, padded by background. They compare counts: a loop lost here and one
-    invented there cancel. `diuK = dim kernel + dim cokernel of H_k(P & R) -> H_k(P | R)` (Lux et al. 2025) compares
-    features at their places, where nothing cancels. An empty mask has no features: both empty gives 0 everywhere, one
-    empty the numbers of the other.
+    - `betaK_error` = |betaK(P) - betaK(R)|; `euler_error` = |chi(P) - chi(R)| with `chi = beta0 - beta1 + beta2`:
+      26-connected vessel, 6-connected background, padded by background. They compare counts: a loop lost here and one
+      invented there cancel.
+    - `diuK` = dim kernel + dim cokernel of `H_k(P & R) -> H_k(P | R)` (Lux et al. 2025, "Topograph") compares features
+      at their places, where nothing cancels. `topology` lists the features lost and invented.
+    - `warping_error` = voxels that still differ when the reference has been warped to the prediction without a change
+      of topology (Jain et al. 2010); `critical_sites` = places where they do, each a cut, bridge, hole or blob.
+      `critical` lists them, the largest first. See `topology.warping` for what the order of flips can change.
+
+    An empty mask has no features. Both empty: 0 everywhere. One empty: the numbers of the other, for `warping_error`
+    one voxel per lost component, or all voxels where the reference is the empty one.
     """
     matched = shared_features(reference, prediction, affine)
     numbers: dict[str, int] = {}
@@ -159,18 +166,23 @@ def topology_errors(
         numbers[f"beta{k}_error"] = abs(row["betti_g"] - row["betti_p"])
         numbers[f"diu{k}"] = row["kernel"] + row["cokernel"]
         euler += (-1) ** k * (row["betti_g"] - row["betti_p"])
-    places = [
-        {
-            "fate": fate,
-            "feature": FEATURES[k],
-            "kind": item["kind"],
-            "place": list(item["place"]),
-        }
+    warping = warping_error(prediction, reference, affine)
+    numbers |= {
+        "euler_error": abs(euler),
+        "warping_error": warping.voxels,
+        "critical_sites": len(warping.sites),
+    }
+    features = [
+        {"fate": fate, "feature": FEATURES[k], "kind": item["kind"], "place": list(item["place"])}
         for k, row in matched.items()
         for fate in ("lost", "invented")
         for item in row[fate]
     ]
-    return {**numbers, "euler_error": abs(euler)}, places
+    sites = [
+        {"kind": site.kind, "sign": site.sign, "size": site.size, "place": list(site.place)}
+        for site in sorted(warping.sites, key=lambda site: -site.size)
+    ]
+    return numbers, {"topology": features, "critical": sites}
 
 
 def _field_around(volume: Volume, mask: Bool[np.ndarray, "x y z"], box: tuple[slice, slice, slice]) -> Volume | None:
@@ -209,14 +221,16 @@ def wall_distance(mask: Bool[np.ndarray, "x y z"], spacing: tuple[float, float, 
 
 def zero_crossings(sdf: Float32[np.ndarray, "x y z"]) -> Float[np.ndarray, "n 3"]:
     """Where a field passes zero between face neighbours, by linear interpolation, in voxels."""
-    found = []
     inside = sdf <= 0
-    for axis in range(3):
-        first, second = np.moveaxis(inside, axis, 0)[:-1], np.moveaxis(inside, axis, 0)[1:]
-        low = np.argwhere(np.moveaxis(first != second, 0, axis))
-        step = np.eye(3, dtype=int)[axis]
-        a, b = np.abs(sdf[tuple(low.T)]), np.abs(sdf[tuple((low + step).T)])
-        found.append(low + (a / (a + b))[:, None] * step)
+    voxels = np.argwhere(inside)
+    found = []
+    for axis, sign in np.ndindex(3, 2):
+        step = (2 * sign - 1) * np.eye(3, dtype=int)[axis]
+        within = (voxels[:, axis] < sdf.shape[axis] - 1) if sign else (voxels[:, axis] > 0)
+        ends = voxels[within]
+        ends = ends[~inside[tuple((ends + step).T)]]
+        a, b = np.abs(sdf[tuple(ends.T)]), np.abs(sdf[tuple((ends + step).T)])
+        found.append(ends + (a / (a + b))[:, None] * step)
     return np.concatenate(found)
 
 
