@@ -3,8 +3,8 @@
 Level `l` of a pyramid is compared with level 0 on the grid of level 0, where it is `g = U^l phi_l` (prolonged `l`
 times); `f = phi_0`, `P = {f <= 0}`, `G = {g <= 0}`. How many features they share, and which ones are lost and
 invented, is exact (`matching`); `fates` tells which feature of level 0 a lost one is; `certificates` says what bounds
-on `f - g` prove beforehand, and how the certificates of several levels compose; `decisions` what changes for a user, and
-`blockwise_safety` where in the volume a level is still good enough.
+on `f - g` prove beforehand, and how the certificates of several levels compose; `decisions` what changes for a user,
+and `blockwise_safety` where in the volume a level is still good enough.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from vesselsdf.topology.certificates import exchanged_error, sup_distance
 from vesselsdf.topology.certificates import wall_error as wall_error
 from vesselsdf.topology.decisions import REACH_IN_VOXELS, Decide, Description, changed, described, unpaired
 from vesselsdf.topology.fates import Finest, alive_features, band_of, fates, identify, passports
-from vesselsdf.topology.matching import shared_features
+from vesselsdf.topology.matching import Stages, box_around, shared_features
 from vesselsdf.topology.persistence import certified_count, check_field
 
 BLOCK = 64
@@ -129,7 +129,7 @@ def compare_all(
     taken = 0.0  # sum of the errors of the steps so far
     for level, (field, row) in enumerate(zip(pyramid, levels, strict=True)):
         coarse = field if field.dtype.kind == "f" else field.astype(np.float32)
-        on_finest = prolong_to(coarse, finest.field.shape, level)
+        on_finest = prolong_to(coarse, finest.field.shape, level) if level else finest.field
         row |= compare(finest, on_finest)
         row["bound"] = None if bounds is None else float(bounds[level])
         row["step"] = None
@@ -142,7 +142,7 @@ def compare_all(
         if level:
             mask = on_finest <= 0
             common, union = common & mask, union | mask
-            along = row["survived"] if level == 1 else chain_rank(common, union)
+            along = row["survived"] if level == 1 else chain_rank(common, union, finest.field)
         row["certified"] = {
             "local": row["survived"],
             "along": along,
@@ -154,9 +154,13 @@ def compare_all(
 
 def compare(finest: Finest, on_finest: np.ndarray) -> dict[str, Any]:
     """What one level, prolonged to the grid of level 0, shares with level 0."""
+    if on_finest is finest.field:
+        betti = list(betti_numbers(finest.mask))
+        nothing: dict[str, Any] = {"lost": [], "invented": [], "error": 0.0, "wall_error": 0.0}
+        return {"betti_on_finest_grid": betti, "survived": betti} | nothing
     mask = on_finest <= 0
     wall = exchanged_error(finest.field, finest.mask, mask)
-    found = shared_features(finest.mask, mask, finest.affine)
+    found = shared_features(finest.mask, mask, finest.affine, order=finest.field)
     lost = list(itertools.chain.from_iterable(found[k]["lost"] for k in range(3)))
     for entry, feature in zip(lost, identify(lost, finest, mask, wall), strict=True):
         entry["feature"] = feature
@@ -175,17 +179,17 @@ def compare_step(
 ) -> tuple[dict[str, Any], float]:
     """What two consecutive levels share, on the grid of the finer one, and how far they are apart (sup norm, mm)."""
     prolonged = prolong(coarse, fine.shape)
-    found = shared_features(fine <= 0, prolonged <= 0, affine)
+    found = shared_features(fine <= 0, prolonged <= 0, affine, order=fine)
     step: dict[str, Any] = {"survived": [found[k]["shared"] for k in range(3)]}
     for name in ("lost", "invented"):
         step[name] = list(itertools.chain.from_iterable(found[k][name] for k in range(3)))
     return step, sup_distance(fine, prolonged)
 
 
-def chain_rank(common: np.ndarray, union: np.ndarray) -> list[int]:
+def chain_rank(common: np.ndarray, union: np.ndarray, order: np.ndarray) -> list[int]:
     """Rank of `H_k(common) -> H_k(union)`: features that are there at every level that went into the two masks."""
-    found = shared_features(common, union)
-    return [found[k]["shared"] for k in range(3)]
+    box = box_around(union, union)
+    return Stages(common[box], union[box], order[box]).shared
 
 
 def describe_all(
