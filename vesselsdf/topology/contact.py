@@ -14,13 +14,8 @@ OUT = np.iinfo(np.int32).max
 
 # Neighbours: 6 across faces, 12 across edges, 8 across corners, and which of them touch each other.
 OFFSETS = np.array(sorted(np.ndindex(3, 3, 3), key=lambda p: (sum(abs(q - 1) for q in p), p)))[1:] - 1
-BETWEEN = OFFSETS[None] - OFFSETS[:, None]
-TOUCH = (np.abs(BETWEEN).max(axis=2) == 1).astype(np.int64) @ (1 << np.arange(26))
+TOUCH = (np.abs(OFFSETS[None] - OFFSETS[:, None]).max(axis=2) == 1).astype(np.int64) @ (1 << np.arange(26))
 """For each neighbour the set of neighbours that it touches."""
-SEEN_FROM = np.full((26, 26), -1, np.int64)
-"""`SEEN_FROM[a, b]`: which neighbour of neighbour `a` neighbour `b` is; -1 where they do not touch."""
-for _k, _offset in enumerate(OFFSETS):
-    SEEN_FROM[(_offset == BETWEEN).all(axis=2)] = _k
 
 
 def _cells(dimensions: int) -> np.ndarray:

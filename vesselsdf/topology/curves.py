@@ -54,9 +54,9 @@ def betti_curves(sdf: Shaped[np.ndarray, "..."], thresholds: Num[np.ndarray, " n
         return np.searchsorted(np.sort(filtration.values(voxels)), thresholds, side="right")
 
     merged, hollow = filtration.components, filtration.cavities
-    entered = filtration.keys[hollow[1]] != filtration.keys[0]
-    beta0 = reached(filtration.voxels[filtration.codes == 0]) - reached(merged[1])
-    beta2 = reached(hollow[0]) - reached(hollow[1][entered])
+    entered = filtration.keys[hollow.dies] != filtration.keys[0]
+    beta0 = reached(filtration.voxels[filtration.codes == 0]) - reached(merged.dies)
+    beta2 = reached(hollow.born) - reached(hollow.dies[entered])
     order = filtration.order
     change = np.concatenate([[0], np.cumsum(filtration.euler_changes[order])])
     euler = change[reached(filtration.voxels)]

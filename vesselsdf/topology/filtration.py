@@ -2,18 +2,61 @@
 
 `{sdf <= t}` is a union of closed voxels (26-connected vessel, 6-connected background; the T-construction of cubical
 complexes). Voxels enter by rising value, those of equal value in C order; only voxels below a limit enter at all, and
-only the box around them is looked at. See `vesselsdf.topology.morse` for the method.
+only the box around them is looked at (or a given one that holds them). See `vesselsdf.topology.morse` for the method.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Int64, Shaped
 
 from vesselsdf.errors import InputError
 
-Pairs = tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]
+
+@dataclass(frozen=True)
+class Components:
+    """Bars of components: voxels of birth, of death, and the births of the elder ones they merge into; and 1-cells.
+
+    The 1-cells of critical voxel `i` are `starts[i]` to `starts[i + 1]`; `cells` holds the rank of each among those
+    that close a loop (-1: it joins two components), `loops` those by rank, `sides` the voxels they lead to.
+    """
+
+    born: Int64[np.ndarray, " b"]
+    dies: Int64[np.ndarray, " b"]
+    into: Int64[np.ndarray, " b"]
+    starts: Int64[np.ndarray, " v"]
+    cells: Int64[np.ndarray, " c"]
+    loops: Int64[np.ndarray, " l"]
+    sides: Int64[np.ndarray, " c"]
+
+
+@dataclass(frozen=True)
+class Cavities:
+    """Bars of cavities: voxels of birth, of death (outside what enters: of a component of that), and the later deaths.
+
+    `fillings` are the critical voxels of the 2-cells that fill loops, latest first, each around the faces `around`.
+    """
+
+    born: Int64[np.ndarray, " b"]
+    dies: Int64[np.ndarray, " b"]
+    into: Int64[np.ndarray, " b"]
+    fillings: Int64[np.ndarray, " f"]
+    around: Int64[np.ndarray, " f"]
+
+
+@dataclass(frozen=True)
+class Loops:
+    """Loops by rank: voxels of birth and death (-1: not filled below the limit), and where the reduced column is.
+
+    The column of a loop that is filled is `pool[first:last]`: the ranks of a cycle that bounds from its death on.
+    """
+
+    born: Int64[np.ndarray, " l"]
+    dies: Int64[np.ndarray, " l"]
+    first: Int64[np.ndarray, " l"]
+    last: Int64[np.ndarray, " l"]
+    pool: Int64[np.ndarray, " n"]
 
 
 class Filtration:
@@ -23,11 +66,16 @@ class Filtration:
     `codes` the contacts with which they enter, `order` how they follow each other in time.
     """
 
-    def __init__(self, field: Shaped[np.ndarray, "x y z"], limit: float | int = np.inf):
+    def __init__(
+        self,
+        field: Shaped[np.ndarray, "x y z"],
+        limit: float | int = np.inf,
+        box: tuple[slice, slice, slice] | None = None,
+    ):
         from vesselsdf.topology import contact, morse
 
         self.field = field
-        self.box = box_below(field, limit)
+        self.box = box_below(field, limit) if box is None else box
         self.corner = np.array([part.start for part in self.box])
         self.shape = tuple(part.stop - part.start + 2 for part in self.box)
         size = int(np.prod(self.shape))
@@ -41,51 +89,71 @@ class Filtration:
         self.order = np.argsort(self.keys[self.voxels], kind="stable")
 
     @cached_property
-    def components(self) -> tuple[Any, ...]:
-        """What `morse.merge_components` finds: births, deaths, and the 1-cells of the critical voxels."""
+    def components(self) -> "Components":
+        """The components and how they merge."""
         from vesselsdf.topology import contact, morse
 
-        return morse.merge_components(
-            self.keys, self.steps, contact.contact_table(), self.parent, self.voxels, self.codes, self.order,
-            contact.TOUCH,
+        return Components(
+            *morse.merge_components(
+                self.keys, self.steps, contact.contact_table(), self.parent, self.voxels, self.codes, self.order,
+                contact.TOUCH,
+            )
         )  # fmt: skip
 
     @cached_property
-    def cavities(self) -> tuple[Any, ...]:
-        """What `morse.merge_cavities` finds: births, deaths (of voxels outside: never entered), and the 2-cells."""
+    def cavities(self) -> "Cavities":
+        """The cavities, by duality the components of the background, and how those merge."""
         from vesselsdf.topology import contact, morse
 
         _ = self.components  # which needs the descents, that now make room for the ascents
         morse.ascend(self.keys, self.steps, self.parent, self.shape[2], self.shape[1] * self.shape[2])
-        return morse.merge_cavities(
-            self.keys, self.steps, contact.contact_table(), self.parent, self.voxels, self.codes, self.order,
-            contact.EDGE_HOLDERS, contact.EDGE_FACES,
+        return Cavities(
+            *morse.merge_cavities(
+                self.keys, self.steps, contact.contact_table(), self.parent, self.voxels, self.codes, self.order,
+                contact.EDGE_HOLDERS, contact.EDGE_FACES,
+            )
         )  # fmt: skip
 
     @cached_property
-    def loops(self) -> Pairs:
-        """The voxels that close a loop, and the voxels that fill them (-1: none below the limit)."""
-        from vesselsdf.topology import morse
-
-        loops, fillings = self.components[4], self.cavities[2][::-1].copy()
-        columns, ranks = self.boundaries(fillings, self.cavities[3][::-1].copy())
-        pivots = morse.reduce_columns(*columns_mod_2(columns, ranks, fillings.size), loops.size)
-        if (pivots < 0).any():
-            raise AssertionError("a voxel that fills a loop has found none to fill")
-        filled = np.full(loops.size, -1, np.int64)
-        filled[pivots] = self.voxels[fillings]
-        return loops, filled
-
-    def boundaries(self, fillings: Int64[np.ndarray, " n"], around: Int64[np.ndarray, " n"]) -> Pairs:
-        """`morse.boundaries` of 2-cells of this filtration."""
+    def loops(self) -> "Loops":
+        """The loops and what fills them."""
         from vesselsdf.topology import contact, morse
 
-        self.parent.fill(0)
-        return morse.boundaries(
-            self.keys, self.steps, self.voxels, self.codes, self.components[2], self.components[3], fillings, around,
-            self.parent, contact.EDGE_HOLDERS, contact.EDGE_FACES, contact.EDGE_CORNERS, contact.CORNER_HOLDERS,
-            contact.TOUCH, contact.SEEN_FROM,
+        merged, hollow = self.components, self.cavities
+        fillings = hollow.fillings[::-1].copy()
+        self.parent.fill(0)  # the forests are done with: room for a chain
+        found, ends = morse.boundaries(
+            self.keys, self.steps, self.voxels, self.codes, merged.starts, merged.cells, fillings,
+            hollow.around[::-1].copy(), self.parent, contact.EDGE_HOLDERS, contact.EDGE_FACES, contact.EDGE_CORNERS,
+            contact.CORNER_HOLDERS, contact.TOUCH,
         )  # fmt: skip
+        pivots, *reduced = morse.reduce_columns(*columns_mod_2(found, ends), merged.loops.size)
+        if (pivots < 0).any():
+            raise AssertionError("a voxel that fills a loop has found none to fill")
+        filled = np.full(merged.loops.size, -1, np.int64)
+        filled[pivots] = self.voxels[fillings]
+        return Loops(self.heads[merged.loops], filled, *reduced)
+
+    @cached_property
+    def heads(self) -> Int64[np.ndarray, " n"]:
+        """The voxel of each 1-cell."""
+        return np.repeat(self.voxels, np.diff(self.components.starts))
+
+    def basins(self) -> Int32[np.ndarray, " n"]:
+        """For each voxel that enters the birth voxel to which steepest descents lead."""
+        from vesselsdf.topology import contact, morse
+
+        parent = np.zeros_like(self.keys)
+        morse.scan(self.keys, self.steps, contact.contact_table(), parent)
+        return roots(parent)
+
+    def background_basins(self) -> Int32[np.ndarray, " n"]:
+        """For each voxel the voxel to which steepest ascents lead; outside what enters the first of its component."""
+        from vesselsdf.topology import morse
+
+        parent = np.empty_like(self.keys)
+        morse.ascend(self.keys, self.steps, parent, self.shape[2], self.shape[1] * self.shape[2])
+        return roots(parent)
 
     @property
     def euler_changes(self) -> Int64[np.ndarray, " n"]:
@@ -95,6 +163,11 @@ class Filtration:
         entry = contact.contact_table()[self.codes & 0x3FFFF].astype(np.int64)
         corners = np.bitwise_count(entry & 255 | self.codes >> 18).astype(np.int64)
         return (entry >> 8 & 255) - (entry >> 16) - corners
+
+    @property
+    def unmerged(self) -> Int64[np.ndarray, " n"]:
+        """The birth voxels of components that do not merge into an elder one below the limit, ascending."""
+        return np.setdiff1d(self.voxels[self.codes == 0], self.components.born, assume_unique=True)
 
     @property
     def first(self) -> int:
@@ -108,6 +181,15 @@ class Filtration:
     def values(self, voxels: Int64[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
         """Values of the field, as float64."""
         return self.field[tuple(self.indices(voxels).T)].astype(np.float64)
+
+
+def roots(parent: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+    """The roots of a forest."""
+    while True:
+        above = parent[parent]
+        if np.array_equal(above, parent):
+            return parent
+        parent = above
 
 
 def box_below(field: Shaped[np.ndarray, "x y z"], limit: float | int) -> tuple[slice, slice, slice]:
@@ -148,18 +230,22 @@ def entry_keys(field: Shaped[np.ndarray, "x y z"], limit: float | int, never: in
 
 
 def columns_mod_2(
-    columns: Int64[np.ndarray, " n"], rows: Int64[np.ndarray, " n"], count: int
-) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " k"]]:
-    """A matrix over Z/2 from its entries, of which equal pairs cancel: where columns begin, and their ascending rows.
+    found: Int64[np.ndarray, " n"], ends: Int64[np.ndarray, " c"]
+) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " m"]]:
+    """Columns over Z/2 from entries that may repeat: where they begin, and their rows, ascending.
 
-    >>> begin, rows = columns_mod_2(np.array([1, 0, 1, 1]), np.array([5, 3, 2, 5]), 2)
+    found: the rows of all columns from place 1 on; ends: the place of the last row of each column.
+
+    >>> begin, rows = columns_mod_2(np.array([4, 3, 5, 2, 5]), np.array([1, 4]))
     >>> begin.tolist(), rows.tolist()
     ([0, 1, 2], [3, 2])
     """
+    columns = np.repeat(np.arange(ends.size), np.diff(ends, prepend=0))
+    rows = found[1 : columns.size + 1]
     order = np.lexsort((rows, columns))
     columns, rows = columns[order], rows[order]
     new = np.ones(rows.size, bool)
     new[1:] = (columns[1:] != columns[:-1]) | (rows[1:] != rows[:-1])
-    first = np.flatnonzero(new)
-    odd = first[np.diff(np.append(first, rows.size)) % 2 == 1]
-    return np.searchsorted(columns[odd], np.arange(count + 1)), rows[odd]
+    start = np.flatnonzero(new)
+    odd = start[np.diff(np.append(start, rows.size)) % 2 == 1]
+    return np.searchsorted(columns[odd], np.arange(ends.size + 1)), rows[odd]

@@ -67,16 +67,17 @@ def scan(keys, steps, table, parent):
 def merge_components(keys, steps, table, parent, voxels, codes, order, touch):
     """H0: joins components in the order of the critical voxels.
 
-    Gives bars (birth voxel, death voxel), and for each critical voxel where its 1-cells start in `cells`, which holds
-    the rank of each 1-cell among those that close a loop, and -1 for those that join two components; and the voxels of
-    the loops by rank.
+    Gives bars (birth voxel, death voxel) and the elder births that they merge into; for each critical voxel where its
+    1-cells start in `cells`, which holds the rank of each 1-cell among those that close a loop, and -1 for those that
+    join two components; the 1-cells that close loops, by rank; and for each 1-cell the voxel whose contact with its
+    voxel it leads to.
     """
     starts = np.zeros(voxels.size + 1, np.int64)
     for i in range(voxels.size):
         starts[i + 1] = starts[i] + max(parts(codes[i], table)[0] - 1, 0)
-    cells = np.full(starts[-1], -1, np.int64)
-    born, dies, bars = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.int64), 0
-    loops, count = np.empty(starts[-1], np.int64), 0
+    cells, sides = np.full(starts[-1], -1, np.int64), np.empty(starts[-1], np.int64)
+    born, dies, into, bars = np.empty_like(cells), np.empty_like(cells), np.empty_like(cells), 0
+    loops, count = np.empty_like(cells), 0
     for i in order:
         voxel, rest = voxels[i], codes[i]
         if starts[i + 1] == starts[i]:
@@ -87,18 +88,19 @@ def merge_components(keys, steps, table, parent, voxels, codes, order, touch):
         for cell in range(starts[i], starts[i + 1]):
             first = first_bit(rest)
             rest &= ~contact_part(rest, first, touch)
-            other = find(parent, voxel + steps[first])
+            sides[cell] = voxel + steps[first]
+            other = find(parent, sides[cell])
             if other == own:
                 cells[cell] = count
-                loops[count] = voxel
+                loops[count] = cell
                 count += 1
                 continue
             if keys[other] < keys[own] or (keys[other] == keys[own] and other < own):
                 own, other = other, own
             parent[other] = own
-            born[bars], dies[bars] = other, voxel
+            born[bars], dies[bars], into[bars] = other, voxel, own
             bars += 1
-    return born[:bars], dies[:bars], starts, cells, loops[:count]
+    return born[:bars], dies[:bars], into[:bars], starts, cells, loops[:count], sides
 
 
 @njit(cache=True, nogil=True)
@@ -132,13 +134,13 @@ def ascend(keys, steps, parent, row, slab):
 def merge_cavities(keys, steps, table, parent, voxels, codes, order, edge_holders, edge_faces):
     """H2 by duality: joins components of the background in falling order.
 
-    Gives bars (birth voxel, death voxel) and the 2-cells that fill loops, latest first, as (critical voxel, faces of
-    the uncovered part that the loop runs around).
+    Gives bars (birth voxel, death voxel) and the later deaths that they merge into, and the 2-cells that fill loops,
+    latest first, as (critical voxel, faces of the uncovered part that the loop runs around).
     """
     most = 0
     for i in range(voxels.size):
         most += max(parts(codes[i], table)[1] - 1, 0)
-    born, dies, bars = np.empty(most, np.int64), np.empty(most, np.int64), 0
+    born, dies, into, bars = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64), 0
     fillings, around, count = np.empty(most, np.int64), np.empty(most, np.int64), 0
     for i in order[::-1]:
         voxel = voxels[i]
@@ -160,9 +162,9 @@ def merge_cavities(keys, steps, table, parent, voxels, codes, order, edge_holder
             if other == 0 or (own != 0 and (a > b or (a == b and other > own))):
                 own, other = other, own
             parent[other] = own
-            born[bars], dies[bars] = voxel, other
+            born[bars], dies[bars], into[bars] = voxel, other, own
             bars += 1
-    return born[:bars], dies[:bars], fillings[:count], around[:count]
+    return born[:bars], dies[:bars], into[:bars], fillings[:count], around[:count]
 
 
 @njit(cache=True, nogil=True)
@@ -191,16 +193,18 @@ def pop(heap):
 
 
 @njit(cache=True, nogil=True)
-def toggle(keys, voxel, a, b, steps, seen_from, chain, heap):
-    """Add (mod 2) the edge between two neighbours of a voxel to a chain; gives the heap, which may have grown.
+def toggle(keys, first, second, steps, chain, heap):
+    """Add (mod 2) the edge between two voxels that touch to a chain; gives the heap, which may have grown.
 
     `chain` holds for each voxel the earlier neighbours to which edges lead, as bits, and in bit 26 whether it waits in
     the heap.
     """
-    first, second = voxel + steps[a], voxel + steps[b]
     if keys[first] < keys[second] or (keys[first] == keys[second] and first < second):
-        a, b, first = b, a, second
-    chain[first] ^= 1 << seen_from[a, b]
+        first, second = second, first
+    k = 0
+    while first + steps[k] != second:
+        k += 1
+    chain[first] ^= 1 << k
     if chain[first] >> 26:
         return heap
     chain[first] |= 1 << 26
@@ -217,25 +221,58 @@ def toggle(keys, voxel, a, b, steps, seen_from, chain, heap):
 
 
 @njit(cache=True, nogil=True)
+def settle(keys, steps, voxels, starts, cells, touch, chain, heap, found):
+    """Let a chain flow down to the 1-cells that close loops on which it comes to rest; `chain` is 0 then.
+
+    Latest first, the edges from a voxel to earlier neighbours are replaced by paths between these: within each part of
+    the contact along a tree from the part's root (of the first part, the lowest neighbour: the edge to it is matched
+    with the voxel). A path that reaches another part's root passes the critical 1-cell of that part.
+
+    Gives the heap and `found`, whose place 0 holds the number of ranks behind it; those that come an even number of
+    times cancel.
+    """
+    tree, above = np.empty(26, np.int64), np.empty(26, np.int64)
+    while heap[0]:
+        voxel = heap[1] & 0x7FFFFFFF
+        pop(heap)
+        bits = chain[voxel] & 0x3FFFFFF
+        chain[voxel] = 0
+        if not bits:
+            continue
+        rest = contact(keys, voxel, steps)
+        root, cell = lowest(keys, voxel, rest, steps), -1
+        while rest:
+            last, rest = spanning_tree(rest, root, touch, tree, above)
+            for i in range(last - 1, 0, -1):
+                if bits >> tree[i] & 1:
+                    bits ^= 1 << above[i]
+                    heap = toggle(keys, voxel + steps[tree[i]], voxel + steps[above[i]], steps, chain, heap)
+            if cell >= 0 and bits >> root & 1:
+                rank = cells[starts[position(voxels, voxel)] + cell]
+                if rank >= 0:
+                    found[0] += 1
+                    if found[0] == found.size:
+                        found = grown(found)
+                    found[found[0]] = rank
+            cell += 1
+            if rest:
+                root = first_bit(rest)
+    return heap, found
+
+
+@njit(cache=True, nogil=True)
 def boundaries(
     keys, steps, voxels, codes, starts, cells, fillings, around, chain,
-    edge_holders, edge_faces, edge_corners, corner_holders, touch, seen_from,
+    edge_holders, edge_faces, edge_corners, corner_holders, touch,
 ):  # fmt: skip
-    """Where the boundary of each 2-cell comes to rest when it flows down: on which 1-cells that close loops.
-
-    Gives pairs (2-cell, rank of the 1-cell), of which those that come an even number of times cancel. `chain` must be 0
-    and is so again in the end.
+    """Where the boundary of each 2-cell comes to rest when it flows down: `settle`'s ranks, and where each's end.
 
     A boundary starts as the loop around uncovered faces of its voxel: each edge of the voxel on that border, and each
-    of its corners, is held by an earlier neighbour, and those follow each other. Then, latest first, the edges from a
-    voxel to earlier neighbours are replaced by paths between these: within each part of the contact along a tree from
-    the part's root (of the first part, the lowest neighbour: the edge to it is matched with the voxel). A path that
-    reaches another part's root passes the critical 1-cell of that part.
+    of its corners, is held by an earlier neighbour, and those follow each other.
     """
-    columns, ranks, count = np.empty(4096, np.int64), np.empty(4096, np.int64), 0
-    tree, above = np.empty(26, np.int64), np.empty(26, np.int64)
-    heap = np.empty(1024, np.int64)
-    heap[0] = 0
+    ends = np.empty(fillings.size, np.int64)
+    heap, found = np.empty(1024, np.int64), np.empty(4096, np.int64)
+    heap[0] = found[0] = 0
     for column in range(fillings.size):
         voxel, code, faces = voxels[fillings[column]], codes[fillings[column]], around[column]
         for edge in range(12):
@@ -245,33 +282,34 @@ def boundaries(
                 for k in range(2):
                     end = first_bit(code & corner_holders[edge_corners[edge, k]])
                     if end != by:
-                        heap = toggle(keys, voxel, by, end, steps, seen_from, chain, heap)
-        while heap[0]:
-            voxel = heap[1] & 0x7FFFFFFF
-            pop(heap)
-            bits = chain[voxel] & 0x3FFFFFF
-            chain[voxel] = 0
-            if not bits:
-                continue
-            rest = contact(keys, voxel, steps)
-            root, cell = lowest(keys, voxel, rest, steps), -1
-            while rest:
-                last, rest = spanning_tree(rest, root, touch, tree, above)
-                for i in range(last - 1, 0, -1):
-                    if bits >> tree[i] & 1:
-                        bits ^= 1 << above[i]
-                        heap = toggle(keys, voxel, tree[i], above[i], steps, seen_from, chain, heap)
-                if cell >= 0 and bits >> root & 1:
-                    rank = cells[starts[position(voxels, voxel)] + cell]
-                    if rank >= 0:
-                        if count == ranks.size:
-                            columns, ranks = grown(columns), grown(ranks)
-                        columns[count], ranks[count] = column, rank
-                        count += 1
-                cell += 1
-                if rest:
-                    root = first_bit(rest)
-    return columns[:count], ranks[:count]
+                        heap = toggle(keys, voxel + steps[by], voxel + steps[end], steps, chain, heap)
+        heap, found = settle(keys, steps, voxels, starts, cells, touch, chain, heap, found)
+        ends[column] = found[0]
+    return found, ends
+
+
+@njit(cache=True, nogil=True)
+def images_of_cycles(descent_keys, begin, heads, sides, keys, steps, voxels, starts, cells, touch, chain):
+    """Where cycles of one filtration come to rest in another one: as `boundaries`.
+
+    A cycle is given as 1-cells of the first filtration (with `descent_keys`), in `heads` and `sides` from `begin[i]` to
+    `begin[i + 1]`. Each stands for the edge between its two voxels and the steepest descents from both.
+    """
+    ends = np.empty(begin.size - 1, np.int64)
+    heap, found = np.empty(1024, np.int64), np.empty(4096, np.int64)
+    heap[0] = found[0] = 0
+    for cycle in range(begin.size - 1):
+        for i in range(begin[cycle], begin[cycle + 1]):
+            heap = toggle(keys, heads[i], sides[i], steps, chain, heap)
+            for start in (heads[i], sides[i]):
+                voxel, code = start, contact(descent_keys, start, steps)
+                while code:
+                    below = voxel + steps[lowest(descent_keys, voxel, code, steps)]
+                    heap = toggle(keys, voxel, below, steps, chain, heap)
+                    voxel, code = below, contact(descent_keys, below, steps)
+        heap, found = settle(keys, steps, voxels, starts, cells, touch, chain, heap, found)
+        ends[cycle] = found[0]
+    return found, ends
 
 
 @njit(cache=True, nogil=True)
@@ -290,6 +328,8 @@ def position(voxels, voxel):
 @njit(cache=True, nogil=True)
 def reduce_columns(begin, ranks, loops):
     """The pivot (largest rank) of each column of a boundary matrix over Z/2 after reduction, -1 for none.
+
+    Also gives the reduced columns: for each pivot where they start and end in a pool of ranks, ascending.
 
     begin: (columns + 1,) where each column starts in `ranks`, ascending within a column. loops: number of ranks.
     """
@@ -324,4 +364,4 @@ def reduce_columns(begin, ranks, loops):
             pivots[column] = pool[end - 1]
             first[pivots[column]], last[pivots[column]] = start, end
             used = end
-    return pivots
+    return pivots, first, last, pool[:used]

@@ -99,32 +99,37 @@ def bars(sdf: Shaped[np.ndarray, "..."], band: float | int | None = None) -> Bar
     if band is not None and not band > 0:
         raise InputError(f"band is {band}; give a positive distance in mm.")
     limit = math.inf if band is None else float(band)
-    filtration = Filtration(sdf, limit)
+    return bars_of(Filtration(sdf, limit), limit)[0]
+
+
+def bars_of(filtration: Filtration, limit: float | int) -> tuple[Bars, Int64[np.ndarray, " n"]]:
+    """The bars of a filtration of a field clipped to `[-limit, limit]`; and for each its place among all pairs.
+
+    Pairs are: components that do not merge below the limit (by voxel), merges, loops, cavities.
+    """
     if filtration.voxels.size == 0:
         origin, nowhere = np.zeros((1, 3), np.int64), np.full((1, 3), -1)
-        return Bars(np.zeros(1, np.int8), np.array([limit]), np.array([math.inf]), origin, nowhere)
-    first = filtration.first
-    merged = filtration.components
-    hollow = filtration.cavities
-    minima = filtration.voxels[filtration.codes == 0]
-    unmerged = np.setdiff1d(minima, merged[0], assume_unique=True)
-    inside = filtration.keys[hollow[1]] != filtration.keys[0]
+        only = Bars(np.zeros(1, np.int8), np.array([float(limit)]), np.array([math.inf]), origin, nowhere)
+        return only, np.full(1, -1)
+    merged, hollow, loops = filtration.components, filtration.cavities, filtration.loops
+    inside = filtration.keys[hollow.dies] != filtration.keys[0]
+    unmerged = filtration.unmerged
     pairs = [
-        (np.concatenate([unmerged, merged[0]]), np.concatenate([np.full(unmerged.size, -1), merged[1]])),
-        filtration.loops,
-        (hollow[0], np.where(inside, hollow[1], -1)),
+        (np.concatenate([unmerged, merged.born]), np.concatenate([np.full(unmerged.size, -1), merged.dies])),
+        (loops.born, loops.dies),
+        (hollow.born, np.where(inside, hollow.dies, -1)),
     ]
     born, dies = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
     dimension = np.repeat(np.arange(3, dtype=np.int8), [pair[0].size for pair in pairs])
     birth = np.maximum(filtration.values(born), -limit)
-    death = np.full(born.size, limit)
+    death = np.full(born.size, float(limit))
     death[dies >= 0] = filtration.values(dies[dies >= 0])
-    death[(born == first) & (dies < 0) & (dimension == 0)] = math.inf
+    death[(born == filtration.first) & (dies < 0) & (dimension == 0)] = math.inf
     places, ends = filtration.indices(born), filtration.indices(np.maximum(dies, 0))
     ends[dies < 0] = -1
     kept = np.flatnonzero(birth < death)
     kept = kept[np.lexsort((*places[kept].T[::-1], birth[kept], birth[kept] - death[kept], dimension[kept]))]
-    return Bars(dimension[kept], birth[kept], death[kept], places[kept], ends[kept])
+    return Bars(dimension[kept], birth[kept], death[kept], places[kept], ends[kept]), kept
 
 
 def diagrams(sdf: Shaped[np.ndarray, "..."], band: float | int | None = None) -> list[Float64[np.ndarray, "_ 2"]]:
