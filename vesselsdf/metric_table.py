@@ -74,8 +74,8 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Keys of `TABLE`: the mean over the cases where the metric is a finite number; NaN if there is none. `cases`: how
     many there are. `left_out`: for each metric that is not finite in some case, in how many: NaN (nothing to measure
     there) or inf (a distance to an empty mask). `both_empty`: in how many cases both masks are empty, which counts as
-    perfect. `worst`: for each metric the worst case, by its name under "case" or else its position; inf is worse than
-    any number. Raises InputError for no results.
+    perfect. `worst`: for each metric that is not perfect in all cases the worst one, by its name under "case" or else
+    its position; inf is worse than any number. Raises InputError for no results.
 
     >>> summary = summarise([{"dice": 0.8, "hd95": 1.0}, {"dice": 0.6, "hd95": math.inf}])
     >>> summary["dice"], summary["hd95"], summary["left_out"]["hd95"], summary["worst"]["hd95"], summary["cases"]
@@ -95,9 +95,10 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             left_out[row.key] = int((~finite).sum())
         known = np.flatnonzero(~np.isnan(values))
         if len(known) and row.better:
-            badness = {"higher": -values, "lower": values, "zero": np.abs(values)}[row.better]
+            badness = {"higher": 1 - values, "lower": values, "zero": np.abs(values)}[row.better]
             case = int(known[np.argmax(badness[known])])
-            worst[row.key] = results[case].get("case", case)
+            if badness[case] > 0:
+                worst[row.key] = results[case].get("case", case)
     empty = sum(bool(result.get("both_empty")) for result in results)
     return {"cases": len(results), "both_empty": empty, **means, "left_out": left_out, "worst": worst}
 
@@ -114,15 +115,15 @@ def format_table(result: Mapping[str, Any]) -> str:
             continue
         if row.group != group:
             group = row.group
-            lines += ["", f"{group:<24}{'value':>9}     best     meaning"] if not lines else ["", group]
-        best = {"higher": "highest", "lower": "lowest", "zero": "0", "": "-"}[row.better]
-        lines.append(f"  {row.key:<22}{_number(result[row.key]):>9} {row.unit:<3} {best:<8} {row.meaning}")
+            lines += ["", f"{group:<24}{'value':>9}     best   meaning"] if not lines else ["", group]
+        best = {"higher": "1", "lower": "0", "zero": "0", "": "-"}[row.better]
+        lines.append(f"  {row.key:<22}{_number(result[row.key]):>9} {row.unit:<4}{best:^4}   {row.meaning}")
     if "tolerance" in result:
         lines.append(f"\ntolerance {result['tolerance']:.4g} mm")
     if result.get("both_empty"):
         where = f"In {result['both_empty']} of {result['cases']} cases both" if "cases" in result else "Both"
         lines.append(f"\n{where} masks are empty: the scores say only that they agree in that.")
-    return "\n".join([*lines[1:], *_not_measured(result), *_worst_places(result.get("places", {}))])
+    return "\n".join([*lines[1:], *_remarks(result), *_worst_places(result.get("places", {}))])
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -142,15 +143,19 @@ def _number(value: float | int | str | None) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _not_measured(result: Mapping[str, Any]) -> list[str]:
-    """Why numbers are n/a, and how many cases each mean leaves out; metrics with the same reason share a line."""
+def _remarks(result: Mapping[str, Any]) -> list[str]:
+    """Why numbers are n/a, how many cases each mean leaves out, the worst cases; metrics of one remark share a line."""
     left_out = "mean without {} of {} cases, where it is infinite or there is nothing to measure"
-    reasons = [(f"n/a because {why}", key) for key, why in result.get("reasons", {}).items()]
-    reasons += [(left_out.format(n, result["cases"]), key) for key, n in result.get("left_out", {}).items()]
+    remarks = [(f"n/a because {why}", key) for key, why in result.get("reasons", {}).items()]
+    remarks += [(left_out.format(n, result["cases"]), key) for key, n in result.get("left_out", {}).items()]
+    if result.get("cases", 1) > 1:
+        remarks += [(f"worst case {case}", key) for key, case in result.get("worst", {}).items()]
     together: dict[str, list[str]] = {}
-    for why, key in reasons:
-        together.setdefault(why, []).append(key)
-    lines = [textwrap.fill(f"{why}: {', '.join(keys)}", 118, subsequent_indent="  ") for why, keys in together.items()]
+    for remark, key in remarks:
+        together.setdefault(remark, []).append(key)
+    lines = [
+        textwrap.fill(f"{what}: {', '.join(keys)}", 118, subsequent_indent="  ") for what, keys in together.items()
+    ]
     return ["", *lines] if lines else []
 
 
@@ -163,7 +168,7 @@ def _worst_places(places: Mapping[str, Any]) -> list[str]:
         for item in topology[:WORST]
     ]
     found += [
-        (item, f"critical site: {item['kind']}, {item['size']} {item['sign']} voxel{'s' * (item['size'] > 1)}")
+        (item, f"critical site: {item['kind']}, {item['size']} voxel{'s' * (item['size'] > 1)} {item['sign']}")
         for item in places.get("critical", ())[:WORST]
     ]
     for key, text in (
