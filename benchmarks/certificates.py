@@ -27,7 +27,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter
+from exact_ranks import BruteForce, Truth, nested, rank
+from random_pairs import KINDS, PYRAMIDS, make_pair, make_pyramid
 
 from vesselsdf import scales
 from vesselsdf.report.text import columns
@@ -42,250 +43,6 @@ BRUTE_EVERY = 50
 BRUTE_VOXELS = 150
 
 
-# Fields and pairs of fields.
-
-
-def random_shape(generator: np.random.Generator) -> tuple[int, ...]:
-    """Mostly up to 6 voxels per axis, often one voxel thick, sometimes 8."""
-    low, high = ((1, 7), (1, 7), (4, 9))[generator.integers(3)]
-    return tuple(int(n) for n in generator.integers(low, high, 3))
-
-
-def distances(mask: np.ndarray, spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> np.ndarray:
-    """Signed distance to the wall between voxels of a mask, up to half a voxel; constant where there is no wall."""
-    if mask.all() or not mask.any():
-        return np.where(mask, -1.5, 1.5)
-    return distance_transform_edt(~mask, spacing) - distance_transform_edt(mask, spacing)
-
-
-def drawn(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """A mask with loops or cavities: lines that cross, the twelve edges of a box, or its faces."""
-    mask = np.zeros(shape, bool)
-    kind = generator.integers(3)
-    if kind == 0:
-        for axis in generator.integers(0, 3, 4):
-            at = [slice(None) if a == axis else int(generator.integers(shape[a])) for a in range(3)]
-            mask[tuple(at)] = True
-        return mask
-    low = [int(generator.integers(0, max(1, n // 3))) for n in shape]
-    box = tuple(slice(start, int(generator.integers(max(start + 1, n - 2), n + 1))) for start, n in zip(low, shape))
-    at = np.indices(mask[box].shape)
-    on_faces = sum((a == 0) | (a == n - 1) for a, n in zip(at, mask[box].shape))
-    mask[box] = on_faces >= (2 if kind == 1 else 1)
-    return mask
-
-
-def one_field(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Smooth, noise, integers with ties, distances to random and to drawn masks, two values; float32 or float64."""
-    noise = generator.normal(size=shape)
-    kind = generator.integers(8)
-    if kind <= 1:
-        smooth = gaussian_filter(noise, generator.uniform(0.4, 1.5))
-        return (smooth / max(smooth.std(), 1e-2) + generator.normal() / 2).astype([np.float32, np.float64][kind])
-    if kind == 2:
-        return noise
-    if kind == 3:
-        return generator.integers(-3, 4, shape).astype(np.float64)
-    if kind == 4:
-        return distances(gaussian_filter(noise, 0.8) < 0, tuple(generator.uniform(0.4, 2, 3)))
-    if kind <= 6:
-        return distances(drawn(generator, shape)) - generator.choice([0, 0.5, generator.uniform(-0.9, 0.9)])
-    return np.where(generator.random(shape) < generator.uniform(0.2, 0.8), -1.0, 1.0) * generator.uniform(0.1, 1)
-
-
-def another(generator, f):
-    """A field that has nothing to do with f."""
-    return one_field(generator, f.shape)
-
-
-def disturbed(generator, f):
-    """An error of any size and smoothness."""
-    error = gaussian_filter(generator.normal(size=f.shape), generator.uniform(0, 1.5))
-    return f + (error * generator.uniform(0, 1.5) * f.std() / max(error.std(), 1e-3)).astype(f.dtype)
-
-
-def flipped(generator, f):
-    """A few voxels exchanged between vessel and background, the rest untouched."""
-    return np.where(generator.random(f.shape) < generator.uniform(0, 0.15), -f, f)
-
-
-def at_margins(generator, f):
-    """Errors as large as a margin of f, or one step of the number format more or less: the worst that a bound allows.
-
-    Everywhere up, everywhere down, or random signs.
-    """
-    margins = [bar.margin for bar in features(f) if bar.alive and bar.margin > 0] or [0.5]
-    eps = float(margins[generator.integers(len(margins))])
-    eps = [eps, np.nextafter(eps, 0), np.nextafter(eps, 9)][generator.integers(3)]
-    sign = [-1.0, 1.0, generator.choice([-1.0, 1.0], f.shape)][generator.integers(3)]
-    return f.astype(np.float64) + sign * eps
-
-
-def at_the_wall(generator, f):
-    """Only voxels near the wall move, by just enough to reach zero or cross it."""
-    limit = np.quantile(np.abs(f), generator.random())
-    moved = (np.abs(f) <= limit) & (generator.random(f.shape) < 0.5)
-    return np.where(moved, [0.0, -f, np.where(f <= 0, 1e-3, 0.0)][generator.integers(3)], f)
-
-
-def regrown(generator, f):
-    """Distances to the dilated, eroded or shifted mask of f."""
-    mask = f <= 0
-    change = [binary_dilation, binary_erosion, lambda m: np.roll(m, 1, axis=int(generator.integers(3)))]
-    return distances(change[generator.integers(3)](mask))
-
-
-def levels_apart(generator, f):
-    """f coarse-grained once or twice and prolonged again."""
-    level = int(generator.integers(1, 3))
-    coarse = scales.pyramid(f, level + 1, scales.OPERATORS[generator.integers(3)])[level]
-    return scales.prolong_to(coarse, f.shape, level)
-
-
-PAIRS = (another, disturbed, flipped, at_margins, at_the_wall, regrown, levels_apart)
-PYRAMIDS = ("coarse-grained", "network")
-KINDS = (*(make.__name__ for make in PAIRS), *PYRAMIDS)
-
-
-def make_pair(kind: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pair of this kind and number: always the same."""
-    generator = np.random.default_rng([KINDS.index(kind), index])
-    f = one_field(generator, random_shape(generator))
-    return f, np.asarray(PAIRS[KINDS.index(kind)](generator, f))
-
-
-def make_pyramid(kind: str, index: int) -> tuple[list[np.ndarray], list[float]]:
-    """Three or four levels, finest first, and bounds that hold, per level: `sup |phi_k - U phi_{k+1}|` added up.
-
-    "network": from the coarsest field on, corrections of at most `kappa h`, many of them exactly as large.
-    """
-    generator = np.random.default_rng([KINDS.index(kind), index])
-    shape = tuple(int(n) for n in generator.integers(3, 13, 3))
-    levels = int(generator.integers(3, 5))
-    if kind == "coarse-grained":
-        fields = scales.pyramid(one_field(generator, shape), levels, scales.OPERATORS[generator.integers(3)])
-        steps = [sup_distance(a, scales.prolong(b, a.shape)) for a, b in itertools.pairwise(fields)]
-        return fields, [0.0, *np.cumsum(steps).tolist()]
-    kappa, spacing = float(generator.choice([0.1, 0.7, 0.75, generator.uniform(0.05, 1)])), 0.5
-    limits = [kappa * spacing * 2.0**level for level in range(1, levels)]
-    coarsest = one_field(generator, scales.level_shape(shape, levels - 1)).astype(np.float64)
-    if generator.random() < 0.3:  # margins that are exactly a bound, and a vessel that is only just missed
-        coarsest = limits[0] * np.round(coarsest) + generator.choice([0.0, 1e-17])
-    share = generator.choice([0.0, 0.4, 1.0])
-    fields = [coarsest]
-    for level in reversed(range(levels - 1)):
-        prolonged = scales.prolong(fields[0], scales.level_shape(shape, level))
-        correction = np.tanh(generator.normal(size=prolonged.shape) * generator.uniform(0, 2))
-        saturated = generator.random(prolonged.shape) < share
-        fields.insert(0, prolonged + limits[level] * np.where(saturated, np.sign(correction), correction))
-    return fields, scales.bounds(spacing, levels, kappa)
-
-
-# The truth, without the package.
-
-
-def cubical_counts(steps: np.ndarray) -> list[dict[tuple[float, float], int]]:
-    """gudhi's bars of a field of small integers, per dimension: how many there are with each birth and death."""
-    import gudhi
-
-    cubical = gudhi.CubicalComplex(top_dimensional_cells=steps.astype(np.float64))
-    cubical.compute_persistence(homology_coeff_field=2)
-    result = []
-    for dimension in range(3):
-        bars, times = np.unique(cubical.persistence_intervals_in_dimension(dimension), axis=0, return_counts=True)
-        result.append({tuple(bar): int(n) for bar, n in zip(bars.reshape(-1, 2).tolist(), times, strict=True)})
-    return result
-
-
-def rank(counts: list, low: int, high: int) -> tuple[int, ...]:
-    """Ranks of `H_k(steps <= low) -> H_k(steps <= high)`: bars born by `low` that die after `high`."""
-    return tuple(sum(n for (birth, death), n in of.items() if birth <= low and death > high) for of in counts)
-
-
-def nested(*masks: np.ndarray) -> list:
-    """Counts of a chain of masks, each within the next, as steps 0, 1, ...; AssertionError where one is not."""
-    steps = np.full(masks[0].shape, len(masks))
-    for step in reversed(range(len(masks))):
-        assert step == 0 or not (masks[step - 1] & ~masks[step]).any(), "an inclusion on which the proof rests fails"
-        steps[masks[step]] = step
-    return cubical_counts(steps)
-
-
-def cells_in(mask: np.ndarray) -> np.ndarray:
-    """The cells of the closed voxels of a mask as voxels of a grid twice as fine: the same shape, thickened."""
-    cells = np.zeros([2 * n + 1 for n in mask.shape], bool)
-    cells[1::2, 1::2, 1::2] = mask
-    return binary_dilation(cells, np.ones((3, 3, 3)))
-
-
-def cells_of(mask: np.ndarray) -> list[list[tuple[int, int, int]]]:
-    """All cells of the closed voxels of a mask, by dimension; a cell is named by twice the index of its centre."""
-    around = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
-    cells = {tuple(c) for v in np.argwhere(mask) for c in (2 * v + 1 + around).tolist()}
-    by_dimension: list = [[], [], [], []]
-    for cell in sorted(cells):
-        by_dimension[sum(c % 2 for c in cell)].append(cell)
-    return by_dimension
-
-
-def boundary(cell: tuple[int, int, int], number: dict) -> int:
-    """The boundary of a cell as a set of bits: the numbers of its faces."""
-    bits = 0
-    for axis in range(3):
-        if cell[axis] % 2:
-            for step in (-1, 1):
-                bits ^= 1 << number[(*cell[:axis], cell[axis] + step, *cell[axis + 1 :])]
-    return bits
-
-
-def reduce(vectors: list[int], pivots: dict[int, int]) -> list[int]:
-    """Gaussian elimination over Z/2: extends `pivots`; for each vector what was added to make it zero, or 0."""
-    relations = []
-    basis: dict[int, int] = {}
-    for at, start in enumerate(vectors):
-        vector, made_of = start, 1 << at
-        while vector and vector.bit_length() in pivots:
-            made_of ^= basis.get(vector.bit_length(), 0)
-            vector ^= pivots[vector.bit_length()]
-        if vector:
-            pivots[vector.bit_length()], basis[vector.bit_length()] = vector, made_of
-        else:
-            relations.append(made_of)
-    return relations
-
-
-class BruteForce:
-    """Dimensions of images in homology, by ranks of matrices over Z/2."""
-
-    def __init__(self, whole: np.ndarray):
-        self.cells = cells_of(whole)
-        self.number = [{cell: at for at, cell in enumerate(of)} for of in self.cells]
-
-    def boundaries(self, dimension: int) -> dict[int, int]:
-        """A reduced basis of the boundaries of the whole."""
-        pivots: dict[int, int] = {}
-        reduce([boundary(cell, self.number[dimension]) for cell in self.cells[dimension + 1]], pivots)
-        return pivots
-
-    def cycles(self, mask: np.ndarray, dimension: int) -> list[int]:
-        """A basis of the cycles of a part of the whole, as sets of cells."""
-        cells = cells_of(mask)[dimension]
-        number = {cell: at for at, cell in enumerate(cells_of(mask)[dimension - 1])} if dimension else {}
-        edges = [boundary(cell, number) if dimension else 0 for cell in cells]
-        bits = [1 << self.number[dimension][cell] for cell in cells]
-        return [sum(bits[i] for i in range(len(cells)) if made >> i & 1) for made in reduce(edges, {})]
-
-    def image(self, dimension: int, *parts: np.ndarray) -> int:
-        """Dimension of the sum of the images of the homology of the parts in that of the whole."""
-        pivots = self.boundaries(dimension)
-        before = len(pivots)
-        reduce([cycle for part in parts for cycle in self.cycles(part, dimension)], pivots)
-        return len(pivots) - before
-
-
-# Claims against the truth.
-
-
 @dataclass
 class Tally:
     """What was claimed of the pairs of one kind, and whether it was true."""
@@ -296,6 +53,7 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
     def add(self, other: "Tally") -> None:
+        """Count what another tally counted too."""
         self.pairs += other.pairs
         self.brute += other.brute
         self.counts += other.counts
@@ -304,39 +62,6 @@ class Tally:
 
 def at_most(low, high) -> bool:
     return all(a <= b for a, b in zip(low, high, strict=True))
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Of a pair of fields, by gudhi: each with a number per dimension."""
-
-    eps: float
-    uniform: tuple[int, ...]  # classes of {f < -eps} that live in {f <= eps}
-    inside: tuple[int, ...]  # and in G
-    local: tuple[int, ...]  # rank of H(P & G) -> H(P | G)
-    survivals: tuple[int, ...]  # classes of P and of G that are the same in P | G
-    beta_p: tuple[int, ...]
-    beta_g: tuple[int, ...]
-
-    @classmethod
-    def of(cls, f: np.ndarray, g: np.ndarray) -> "Truth":
-        f = f.astype(np.float64)
-        p, g_mask = f <= 0, g <= 0
-        eps = float(np.abs(f)[p != g_mask].max(initial=0.0))
-        sure, possible = f < -eps, f <= eps
-        through_p, through_g = nested(sure, p & g_mask, p, p | g_mask, possible), nested(sure, g_mask, possible)
-        return cls(
-            eps=eps,
-            uniform=rank(through_p, 0, 4),
-            inside=rank(through_g, 0, 1),
-            local=rank(through_p, 1, 3),
-            survivals=rank(nested(cells_in(p) & cells_in(g_mask), cells_in(p | g_mask)), 0, 1),
-            beta_p=rank(through_p, 2, 2),
-            beta_g=rank(through_g, 1, 1),
-        )
-
-    def counts(self, uniform) -> np.ndarray:
-        return np.array([uniform, self.local, self.survivals, np.minimum(self.beta_p, self.beta_g)])
 
 
 def check_pair(f: np.ndarray, g: np.ndarray, brute: bool = False) -> tuple[np.ndarray, list[str]]:
@@ -438,7 +163,7 @@ def check_chunk(kind: str, first: int, last: int) -> Tally:
 
 
 def check_network(checkpoint: str, outputs: int) -> tuple[Tally, float]:
-    """Levels of a trained network's output around the vessels of unseen trees; and the largest share of a bound used."""
+    """Levels of a trained network's output on unseen trees; and the largest share of a bound that was used."""
     from vesselsdf.checkpoint import load_model
     from vesselsdf.inference import predict
     from vesselsdf.synthesis.cases import synthetic_case
@@ -477,9 +202,8 @@ def table(tallies: dict[str, Tally]) -> str:
     rows = []
     for name, tally in tallies.items():
         uniform, local, true, least = tally.counts
-        shares = [
-            "/".join(f"{100 * a / max(t, 1):.0f}" for a, t in zip(of, true, strict=True)) for of in (uniform, local)
-        ]
+        proofs = (uniform, local)
+        shares = ["/".join(f"{100 * a / t:.0f}" if t else "-" for a, t in zip(of, true, strict=True)) for of in proofs]
         numbers = ["/".join(str(int(n)) for n in row) for row in (uniform, local, true, least)]
         rows.append([name, tally.pairs, tally.brute, *numbers, *shares, len(tally.wrong)])
     return columns(header, rows)
