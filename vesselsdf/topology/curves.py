@@ -58,6 +58,6 @@ def betti_curves(sdf: Shaped[np.ndarray, "..."], thresholds: Num[np.ndarray, " n
     beta0 = reached(filtration.voxels[filtration.codes == 0]) - reached(merged.dies)
     beta2 = reached(hollow.born) - reached(hollow.dies[entered])
     order = filtration.order
-    change = np.concatenate([[0], np.cumsum(filtration.euler_changes[order])])
+    change = np.concatenate([[0], np.cumsum((filtration.parts[1] - filtration.parts[0])[order])])
     euler = change[reached(filtration.voxels)]
     return BettiCurves(thresholds, beta0, beta0 + beta2 - euler, beta2)

@@ -5,13 +5,17 @@ complexes). Voxels enter by rising value, those of equal value in C order; only 
 only the box around them is looked at (or a given one that holds them). See `vesselsdf.topology.morse` for the method.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Int64, Shaped
 
 from vesselsdf.errors import InputError
+
+Columns = tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " n"]]
 
 
 @dataclass(frozen=True)
@@ -85,20 +89,36 @@ class Filtration:
         self.steps = contact.OFFSETS @ strides
         self.keys = entry_keys(field[self.box], limit, contact.OUT)
         self.parent = np.empty(size, np.int32)
-        self.voxels, self.codes = morse.scan(self.keys, self.steps, contact.contact_table(), self.parent)
+        room = size // 64 + 1024
+        while True:
+            voxels, codes = np.empty(room, np.int64), np.empty(room, np.int64)
+            room = morse.scan(self.keys, self.steps, contact.contact_table(), self.parent, voxels, codes)
+            if room <= voxels.size:
+                break
+        self.voxels, self.codes = voxels[:room].copy(), codes[:room].copy()
         self.order = np.argsort(self.keys[self.voxels], kind="stable")
+
+    @cached_property
+    def parts(self) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """`c` and `d` of the critical voxels: parts of their contacts, and of the rest of their surfaces."""
+        from vesselsdf.topology import contact
+
+        entry = contact.contact_table()[self.codes & 0x3FFFF].astype(np.int64)
+        corners = np.bitwise_count(entry & 255 | self.codes >> 18).astype(np.int64)
+        return (entry >> 16) + corners, entry >> 8 & 255
 
     @cached_property
     def components(self) -> "Components":
         """The components and how they merge."""
         from vesselsdf.topology import contact, morse
 
-        return Components(
-            *morse.merge_components(
-                self.keys, self.steps, contact.contact_table(), self.parent, self.voxels, self.codes, self.order,
-                contact.TOUCH,
-            )
+        starts = np.concatenate([[0], np.cumsum(np.maximum(self.parts[0] - 1, 0))])
+        born, dies, into, cells, loops, sides = (np.empty(starts[-1], np.int64) for _ in range(6))
+        bars, count = morse.merge_components(
+            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, starts, contact.TOUCH, born, dies,
+            into, cells, loops, sides,
         )  # fmt: skip
+        return Components(born[:bars], dies[:bars], into[:bars], starts, cells, loops[:count], sides)
 
     @cached_property
     def cavities(self) -> "Cavities":
@@ -107,12 +127,13 @@ class Filtration:
 
         _ = self.components  # which needs the descents, that now make room for the ascents
         morse.ascend(self.keys, self.steps, self.parent, self.shape[2], self.shape[1] * self.shape[2])
-        return Cavities(
-            *morse.merge_cavities(
-                self.keys, self.steps, contact.contact_table(), self.parent, self.voxels, self.codes, self.order,
-                contact.EDGE_HOLDERS, contact.EDGE_FACES,
-            )
+        free = self.parts[1]
+        born, dies, into, fillings, around = (np.empty(np.maximum(free - 1, 0).sum(), np.int64) for _ in range(5))
+        bars, count = morse.merge_cavities(
+            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, free, contact.EDGE_HOLDERS,
+            contact.EDGE_FACES, born, dies, into, fillings, around,
         )  # fmt: skip
+        return Cavities(born[:bars], dies[:bars], into[:bars], fillings[:count], around[:count])
 
     @cached_property
     def loops(self) -> "Loops":
@@ -120,19 +141,52 @@ class Filtration:
         from vesselsdf.topology import contact, morse
 
         merged, hollow = self.components, self.cavities
-        fillings = hollow.fillings[::-1].copy()
+        fillings, around = hollow.fillings[::-1].copy(), hollow.around[::-1].copy()
         self.parent.fill(0)  # the forests are done with: room for a chain
-        found, ends = morse.boundaries(
-            self.keys, self.steps, self.voxels, self.codes, merged.starts, merged.cells, fillings,
-            hollow.around[::-1].copy(), self.parent, contact.EDGE_HOLDERS, contact.EDGE_FACES, contact.EDGE_CORNERS,
-            contact.CORNER_HOLDERS, contact.TOUCH,
-        )  # fmt: skip
-        pivots, *reduced = morse.reduce_columns(*columns_mod_2(found, ends), merged.loops.size)
+
+        def settle(*room: Any) -> int:
+            return morse.boundaries(
+                self.keys, self.steps, self.voxels, self.codes, merged.starts, merged.cells, merged.loops.size,
+                fillings, around, contact.EDGE_HOLDERS, contact.EDGE_FACES, contact.EDGE_CORNERS,
+                contact.CORNER_HOLDERS, contact.TOUCH, self.parent, *room,
+            )  # fmt: skip
+
+        pivots, first, last, pool = self.reduced(*self.settled(settle, fillings.size))
         if (pivots < 0).any():
             raise AssertionError("a voxel that fills a loop has found none to fill")
         filled = np.full(merged.loops.size, -1, np.int64)
         filled[pivots] = self.voxels[fillings]
-        return Loops(self.heads[merged.loops], filled, *reduced)
+        return Loops(self.heads[merged.loops], filled, first, last, pool)
+
+    def settled(
+        self, settle: Callable[..., int], columns: int
+    ) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " n"]]:
+        """Columns over the ranks of the loops, as `settle` finds them: where they begin, and their ranks, ascending."""
+        loops = self.components.loops.size
+        # No voxel waits twice; memory is only taken where it is written.
+        heap = np.empty(np.count_nonzero(self.keys != self.keys[0]) + 2, np.int64)
+        heap[0] = 0
+        tree, above = np.empty(26, np.int64), np.empty(26, np.int64)
+        found, ends, column = np.empty(4 * loops + 1024, np.int64), np.zeros(columns, np.int64), 0
+        while (column := settle(heap, tree, above, found, ends, column)) < columns:
+            found = np.concatenate([found, np.empty_like(found)])
+        rows = found[: ends[-1] if columns else 0]
+        of = np.repeat(np.arange(columns), np.diff(ends, prepend=0))
+        return np.concatenate([[0], ends]), rows[np.lexsort((rows, of))]
+
+    def reduced(self, begin: Int64[np.ndarray, " b"], ranks: Int64[np.ndarray, " n"]) -> tuple[np.ndarray, ...]:
+        """Pivots of the columns, and for each pivot where its reduced column starts and ends in a pool of ranks."""
+        from vesselsdf.topology import morse
+
+        loops = self.components.loops.size
+        pivots = np.empty(begin.size - 1, np.int64)
+        first, last = np.zeros(loops, np.int64), np.zeros(loops, np.int64)
+        pool, used, column = np.empty(4 * loops + 1024, np.int64), 0, 0
+        while True:
+            column, used = morse.reduce_columns(begin, ranks, loops, pivots, first, last, pool, used, column)
+            if column == pivots.size:
+                return pivots, first, last, pool[:used].copy()
+            pool = np.concatenate([pool, np.empty_like(pool)])
 
     @cached_property
     def heads(self) -> Int64[np.ndarray, " n"]:
@@ -143,8 +197,8 @@ class Filtration:
         """For each voxel that enters the birth voxel to which steepest descents lead."""
         from vesselsdf.topology import contact, morse
 
-        parent = np.zeros_like(self.keys)
-        morse.scan(self.keys, self.steps, contact.contact_table(), parent)
+        parent, nothing = np.zeros_like(self.keys), np.empty(0, np.int64)
+        morse.scan(self.keys, self.steps, contact.contact_table(), parent, nothing, nothing)
         return roots(parent)
 
     def background_basins(self) -> Int32[np.ndarray, " n"]:
@@ -154,15 +208,6 @@ class Filtration:
         parent = np.empty_like(self.keys)
         morse.ascend(self.keys, self.steps, parent, self.shape[2], self.shape[1] * self.shape[2])
         return roots(parent)
-
-    @property
-    def euler_changes(self) -> Int64[np.ndarray, " n"]:
-        """By how much each critical voxel changes the Euler number when it enters: `d - c` of its contact."""
-        from vesselsdf.topology import contact
-
-        entry = contact.contact_table()[self.codes & 0x3FFFF].astype(np.int64)
-        corners = np.bitwise_count(entry & 255 | self.codes >> 18).astype(np.int64)
-        return (entry >> 8 & 255) - (entry >> 16) - corners
 
     @property
     def unmerged(self) -> Int64[np.ndarray, " n"]:
@@ -227,25 +272,3 @@ def entry_keys(field: Shaped[np.ndarray, "x y z"], limit: float | int, never: in
         bits = (part.astype(np.float32) + np.float32(0)).view(np.int32)  # + 0 makes zeros alike
         plane[below] = (bits ^ (bits >> 31 & 0x7FFFFFFF))[below]
     return keys.reshape(-1)
-
-
-def columns_mod_2(
-    found: Int64[np.ndarray, " n"], ends: Int64[np.ndarray, " c"]
-) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " m"]]:
-    """Columns over Z/2 from entries that may repeat: where they begin, and their rows, ascending.
-
-    found: the rows of all columns from place 1 on; ends: the place of the last row of each column.
-
-    >>> begin, rows = columns_mod_2(np.array([4, 3, 5, 2, 5]), np.array([1, 4]))
-    >>> begin.tolist(), rows.tolist()
-    ([0, 1, 2], [3, 2])
-    """
-    columns = np.repeat(np.arange(ends.size), np.diff(ends, prepend=0))
-    rows = found[1 : columns.size + 1]
-    order = np.lexsort((rows, columns))
-    columns, rows = columns[order], rows[order]
-    new = np.ones(rows.size, bool)
-    new[1:] = (columns[1:] != columns[:-1]) | (rows[1:] != rows[:-1])
-    start = np.flatnonzero(new)
-    odd = start[np.diff(np.append(start, rows.size)) % 2 == 1]
-    return np.searchsorted(columns[odd], np.arange(ends.size + 1)), rows[odd]

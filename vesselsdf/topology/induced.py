@@ -18,6 +18,7 @@ Strategy. Each image is computed on the Morse complexes of both filtrations (see
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
@@ -25,7 +26,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from vesselsdf.errors import InputError
-from vesselsdf.topology.filtration import Filtration, Loops, box_below, columns_mod_2
+from vesselsdf.topology.filtration import Filtration, Loops, box_below
 from vesselsdf.topology.persistence import Bars, bars_of
 from vesselsdf.topology.places import check_field
 
@@ -255,11 +256,15 @@ def images_of_cycles(f: Filtration, c: Filtration, ranks: Int64[np.ndarray, " n"
         path += way.between(int(basin[f.heads[cell]]), int(basin[sides[cell]]))
     begin = np.concatenate([[0], np.cumsum([len(path) for path in paths])]).astype(np.int64)
     through = np.array([cell for path in paths for cell in path], np.int64)
-    found, ends = morse.images_of_cycles(
-        f.keys, begin, f.heads[through], sides[through], c.keys, c.steps, c.voxels, c.components.starts,
-        c.components.cells, contact.TOUCH, np.zeros_like(c.keys),
-    )  # fmt: skip
-    return columns_mod_2(found, ends)
+    heads, ends, chain = f.heads[through], sides[through], np.zeros_like(c.keys)
+
+    def settle(*room: Any) -> int:
+        return morse.images_of_cycles(
+            f.keys, begin, heads, ends, c.keys, c.steps, c.voxels, c.components.starts, c.components.cells,
+            c.components.loops.size, contact.TOUCH, chain, *room,
+        )  # fmt: skip
+
+    return c.settled(settle, len(paths))
 
 
 class Ways:

@@ -10,6 +10,8 @@ voxel to the union `X` of the earlier ones attaches a ball along `K`, so `H_k(X 
 
 and changes nothing when `c = d = 1`: it is a simple point. Faces of the voxel are joined in the rest of the surface
 across uncovered edges, and `c` follows from Euler's formula, so one look-up in a table of 2^18 entries decides.
+
+Kernels allocate nothing: arrays to write in come as arguments, which makes them compile in half the time.
 """
 
 import numpy as np
@@ -25,7 +27,7 @@ from vesselsdf.topology.contact import (
     lowest,
     parts,
     spanning_tree,
-)  # fmt: skip
+)
 
 
 @njit(cache=True, nogil=True)
@@ -38,9 +40,12 @@ def find(parent, voxel):
 
 
 @njit(cache=True, nogil=True)
-def scan(keys, steps, table, parent):
-    """Critical voxels in flat order, with their codes; `parent` becomes the forest of steepest descents."""
-    voxels, codes, count = np.empty(1024, np.int64), np.empty(1024, np.int64), 0
+def scan(keys, steps, table, parent, voxels, codes):
+    """Critical voxels in flat order, with their codes; `parent` becomes the forest of steepest descents.
+
+    Gives their number, which may be larger than the arrays have room for: then it wants to be called again.
+    """
+    count = 0
     for voxel in range(keys.size):
         key = keys[voxel]
         if key == OUT:
@@ -56,51 +61,43 @@ def scan(keys, steps, table, parent):
         parent[voxel] = lowest
         c, d = parts(code, table)
         if c != 1 or d != 1:
-            if count == voxels.size:
-                voxels, codes = grown(voxels), grown(codes)
-            voxels[count], codes[count] = voxel, code
+            if count < voxels.size:
+                voxels[count], codes[count] = voxel, code
             count += 1
-    return voxels[:count], codes[:count]
+    return count
 
 
 @njit(cache=True, nogil=True)
-def merge_components(keys, steps, table, parent, voxels, codes, order, touch):
-    """H0: joins components in the order of the critical voxels.
+def merge_components(keys, steps, parent, voxels, codes, order, starts, touch, born, dies, into, cells, loops, sides):
+    """H0: joins components in the order of the critical voxels; those of voxel `i` are `starts[i]` to `starts[i + 1]`.
 
-    Gives bars (birth voxel, death voxel) and the elder births that they merge into; for each critical voxel where its
-    1-cells start in `cells`, which holds the rank of each 1-cell among those that close a loop, and -1 for those that
-    join two components; the 1-cells that close loops, by rank; and for each 1-cell the voxel whose contact with its
-    voxel it leads to.
+    Writes bars (birth voxel, death voxel) and the elder births that they merge into; for each 1-cell in `cells` its
+    rank among those that close a loop, and -1 if it joins two components; in `loops` the 1-cells by that rank; in
+    `sides` the voxel whose contact with the critical voxel each 1-cell leads to. Gives the numbers of bars and loops.
     """
-    starts = np.zeros(voxels.size + 1, np.int64)
-    for i in range(voxels.size):
-        starts[i + 1] = starts[i] + max(parts(codes[i], table)[0] - 1, 0)
-    cells, sides = np.full(starts[-1], -1, np.int64), np.empty(starts[-1], np.int64)
-    born, dies, into, bars = np.empty_like(cells), np.empty_like(cells), np.empty_like(cells), 0
-    loops, count = np.empty_like(cells), 0
+    bars = count = 0
     for i in order:
-        voxel, rest = voxels[i], codes[i]
         if starts[i + 1] == starts[i]:
             continue
+        voxel, rest = voxels[i], codes[i]
         own = find(parent, voxel)
-        part = contact_part(rest, lowest(keys, voxel, rest, steps), touch)
-        rest &= ~part
+        rest &= ~contact_part(rest, lowest(keys, voxel, rest, steps), touch)
         for cell in range(starts[i], starts[i + 1]):
             first = first_bit(rest)
             rest &= ~contact_part(rest, first, touch)
             sides[cell] = voxel + steps[first]
             other = find(parent, sides[cell])
             if other == own:
-                cells[cell] = count
-                loops[count] = cell
+                cells[cell], loops[count] = count, cell
                 count += 1
                 continue
+            cells[cell] = -1
             if keys[other] < keys[own] or (keys[other] == keys[own] and other < own):
                 own, other = other, own
             parent[other] = own
             born[bars], dies[bars], into[bars] = other, voxel, own
             bars += 1
-    return born[:bars], dies[:bars], into[:bars], starts, cells, loops[:count], sides
+    return bars, count
 
 
 @njit(cache=True, nogil=True)
@@ -131,22 +128,19 @@ def ascend(keys, steps, parent, row, slab):
 
 
 @njit(cache=True, nogil=True)
-def merge_cavities(keys, steps, table, parent, voxels, codes, order, edge_holders, edge_faces):
-    """H2 by duality: joins components of the background in falling order.
+def merge_cavities(
+    keys, steps, parent, voxels, codes, order, free, edge_holders, edge_faces, born, dies, into, fillings, around
+):
+    """H2 by duality: joins components of the background in falling order; `free` is `d` of the critical voxels.
 
-    Gives bars (birth voxel, death voxel) and the later deaths that they merge into, and the 2-cells that fill loops,
-    latest first, as (critical voxel, faces of the uncovered part that the loop runs around).
+    Writes bars (birth voxel, death voxel) and the later deaths that they merge into, and the 2-cells that fill loops,
+    latest first, as (critical voxel, faces of the uncovered part that the loop runs around). Gives their numbers.
     """
-    most = 0
-    for i in range(voxels.size):
-        most += max(parts(codes[i], table)[1] - 1, 0)
-    born, dies, into, bars = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64), 0
-    fillings, around, count = np.empty(most, np.int64), np.empty(most, np.int64), 0
+    bars = count = 0
     for i in order[::-1]:
-        voxel = voxels[i]
-        if parts(codes[i], table)[1] < 2:
+        if free[i] < 2:
             continue
-        rest = ~codes[i] & 63
+        voxel, rest = voxels[i], ~codes[i] & 63
         own = find(parent, voxel)
         rest &= ~face_part(codes[i], highest(keys, voxel, rest, steps), edge_holders, edge_faces)
         while rest:
@@ -164,16 +158,7 @@ def merge_cavities(keys, steps, table, parent, voxels, codes, order, edge_holder
             parent[other] = own
             born[bars], dies[bars], into[bars] = voxel, other, own
             bars += 1
-    return born[:bars], dies[:bars], into[:bars], fillings[:count], around[:count]
-
-
-@njit(cache=True, nogil=True)
-def grown(array):
-    """A copy with room for as many items again."""
-    larger = np.empty(2 * array.size, np.int64)
-    for k in range(array.size):
-        larger[k] = array[k]
-    return larger
+    return bars, count
 
 
 @njit(cache=True, nogil=True)
@@ -194,10 +179,10 @@ def pop(heap):
 
 @njit(cache=True, nogil=True)
 def toggle(keys, first, second, steps, chain, heap):
-    """Add (mod 2) the edge between two voxels that touch to a chain; gives the heap, which may have grown.
+    """Add (mod 2) the edge between two voxels that touch to a chain.
 
     `chain` holds for each voxel the earlier neighbours to which edges lead, as bits, and in bit 26 whether it waits in
-    the heap.
+    the heap, whose place 0 holds the number of items.
     """
     if keys[first] < keys[second] or (keys[first] == keys[second] and first < second):
         first, second = second, first
@@ -205,33 +190,28 @@ def toggle(keys, first, second, steps, chain, heap):
     while first + steps[k] != second:
         k += 1
     chain[first] ^= 1 << k
-    if chain[first] >> 26:
-        return heap
-    chain[first] |= 1 << 26
-    heap[0] += 1
-    k = heap[0]
-    if k == heap.size:
-        heap = grown(heap)
-    item = np.int64(keys[first]) << 32 | first
-    while k > 1 and heap[k >> 1] < item:
-        heap[k] = heap[k >> 1]
-        k >>= 1
-    heap[k] = item
-    return heap
+    if not chain[first] >> 26:
+        chain[first] |= 1 << 26
+        heap[0] += 1
+        k = heap[0]
+        item = np.int64(keys[first]) << 32 | first
+        while k > 1 and heap[k >> 1] < item:
+            heap[k] = heap[k >> 1]
+            k >>= 1
+        heap[k] = item
 
 
 @njit(cache=True, nogil=True)
-def settle(keys, steps, voxels, starts, cells, touch, chain, heap, found):
+def settle(keys, steps, voxels, starts, cells, touch, chain, heap, tree, above, found, count):
     """Let a chain flow down to the 1-cells that close loops on which it comes to rest; `chain` is 0 then.
 
     Latest first, the edges from a voxel to earlier neighbours are replaced by paths between these: within each part of
     the contact along a tree from the part's root (of the first part, the lowest neighbour: the edge to it is matched
-    with the voxel). A path that reaches another part's root passes the critical 1-cell of that part.
+    with the voxel). A path that reaches another part's root passes the critical 1-cell of that part. No voxel comes
+    twice, and so no 1-cell.
 
-    Gives the heap and `found`, whose place 0 holds the number of ranks behind it; those that come an even number of
-    times cancel.
+    Writes ranks into `found` from place `count` on, and gives the place behind the last.
     """
-    tree, above = np.empty(26, np.int64), np.empty(26, np.int64)
     while heap[0]:
         voxel = heap[1] & 0x7FFFFFFF
         pop(heap)
@@ -246,34 +226,31 @@ def settle(keys, steps, voxels, starts, cells, touch, chain, heap, found):
             for i in range(last - 1, 0, -1):
                 if bits >> tree[i] & 1:
                     bits ^= 1 << above[i]
-                    heap = toggle(keys, voxel + steps[tree[i]], voxel + steps[above[i]], steps, chain, heap)
+                    toggle(keys, voxel + steps[tree[i]], voxel + steps[above[i]], steps, chain, heap)
             if cell >= 0 and bits >> root & 1:
                 rank = cells[starts[position(voxels, voxel)] + cell]
                 if rank >= 0:
-                    found[0] += 1
-                    if found[0] == found.size:
-                        found = grown(found)
-                    found[found[0]] = rank
+                    found[count] = rank
+                    count += 1
             cell += 1
             if rest:
                 root = first_bit(rest)
-    return heap, found
+    return count
 
 
 @njit(cache=True, nogil=True)
 def boundaries(
-    keys, steps, voxels, codes, starts, cells, fillings, around, chain,
-    edge_holders, edge_faces, edge_corners, corner_holders, touch,
+    keys, steps, voxels, codes, starts, cells, loops, fillings, around, edge_holders, edge_faces, edge_corners,
+    corner_holders, touch, chain, heap, tree, above, found, ends, column,
 ):  # fmt: skip
     """Where the boundary of each 2-cell comes to rest when it flows down: `settle`'s ranks, and where each's end.
 
     A boundary starts as the loop around uncovered faces of its voxel: each edge of the voxel on that border, and each
-    of its corners, is held by an earlier neighbour, and those follow each other.
+    of its corners, is held by an earlier neighbour, and those follow each other. Begins with a column, and gives the
+    first one for which there might be no room.
     """
-    ends = np.empty(fillings.size, np.int64)
-    heap, found = np.empty(1024, np.int64), np.empty(4096, np.int64)
-    heap[0] = found[0] = 0
-    for column in range(fillings.size):
+    count = 0 if column == 0 else ends[column - 1]
+    while column < fillings.size and count + loops <= found.size:
         voxel, code, faces = voxels[fillings[column]], codes[fillings[column]], around[column]
         for edge in range(12):
             held = code & edge_holders[edge]
@@ -282,34 +259,39 @@ def boundaries(
                 for k in range(2):
                     end = first_bit(code & corner_holders[edge_corners[edge, k]])
                     if end != by:
-                        heap = toggle(keys, voxel + steps[by], voxel + steps[end], steps, chain, heap)
-        heap, found = settle(keys, steps, voxels, starts, cells, touch, chain, heap, found)
-        ends[column] = found[0]
-    return found, ends
+                        toggle(keys, voxel + steps[by], voxel + steps[end], steps, chain, heap)
+        count = settle(keys, steps, voxels, starts, cells, touch, chain, heap, tree, above, found, count)
+        ends[column] = count
+        column += 1
+    return column
 
 
 @njit(cache=True, nogil=True)
-def images_of_cycles(descent_keys, begin, heads, sides, keys, steps, voxels, starts, cells, touch, chain):
+def images_of_cycles(
+    descent_keys, begin, heads, sides, keys, steps, voxels, starts, cells, loops, touch, chain, heap, tree, above,
+    found, ends, cycle,
+):  # fmt: skip
     """Where cycles of one filtration come to rest in another one: as `boundaries`.
 
     A cycle is given as 1-cells of the first filtration (with `descent_keys`), in `heads` and `sides` from `begin[i]` to
     `begin[i + 1]`. Each stands for the edge between its two voxels and the steepest descents from both.
     """
-    ends = np.empty(begin.size - 1, np.int64)
-    heap, found = np.empty(1024, np.int64), np.empty(4096, np.int64)
-    heap[0] = found[0] = 0
-    for cycle in range(begin.size - 1):
+    count = 0 if cycle == 0 else ends[cycle - 1]
+    while cycle < begin.size - 1 and count + loops <= found.size:
         for i in range(begin[cycle], begin[cycle + 1]):
-            heap = toggle(keys, heads[i], sides[i], steps, chain, heap)
-            for start in (heads[i], sides[i]):
-                voxel, code = start, contact(descent_keys, start, steps)
+            toggle(keys, heads[i], sides[i], steps, chain, heap)
+            for k in range(2):
+                voxel = sides[i] if k else heads[i]
+                code = contact(descent_keys, voxel, steps)
                 while code:
                     below = voxel + steps[lowest(descent_keys, voxel, code, steps)]
-                    heap = toggle(keys, voxel, below, steps, chain, heap)
-                    voxel, code = below, contact(descent_keys, below, steps)
-        heap, found = settle(keys, steps, voxels, starts, cells, touch, chain, heap, found)
-        ends[cycle] = found[0]
-    return found, ends
+                    toggle(keys, voxel, below, steps, chain, heap)
+                    voxel = below
+                    code = contact(descent_keys, voxel, steps)
+        count = settle(keys, steps, voxels, starts, cells, touch, chain, heap, tree, above, found, count)
+        ends[cycle] = count
+        cycle += 1
+    return cycle
 
 
 @njit(cache=True, nogil=True)
@@ -326,28 +308,21 @@ def position(voxels, voxel):
 
 
 @njit(cache=True, nogil=True)
-def reduce_columns(begin, ranks, loops):
-    """The pivot (largest rank) of each column of a boundary matrix over Z/2 after reduction, -1 for none.
+def reduce_columns(begin, ranks, loops, pivots, first, last, pool, used, column):
+    """Reduction of a boundary matrix over Z/2 from its columns, ascending ranks in `ranks[begin[i] : begin[i + 1]]`.
 
-    Also gives the reduced columns: for each pivot where they start and end in a pool of ranks, ascending.
-
-    begin: (columns + 1,) where each column starts in `ranks`, ascending within a column. loops: number of ranks.
+    Writes the pivot (largest rank) of each reduced column, and for each pivot where that column starts and ends in
+    `pool` (`last` must be 0 before). Begins with a column and `used` places of the pool; gives the first column for
+    which there might be no room, and the places used.
     """
-    pivots = np.full(begin.size - 1, -1, np.int64)
-    first, last = np.zeros(loops, np.int64), np.zeros(loops, np.int64)
-    pool, used = np.empty(4096, np.int64), 0
-    for column in range(begin.size - 1):
+    while column < pivots.size and used + 3 * loops <= pool.size:
         start, end = used, used + begin[column + 1] - begin[column]
-        while end > pool.size:
-            pool = grown(pool)
         for k in range(start, end):
             pool[k] = ranks[begin[column] + k - start]
         while end > start and last[pool[end - 1]] > 0:
-            # The sum (mod 2) of this column and the one with the same pivot, written behind it.
+            # The sum (mod 2) of this column and the one with the same pivot, written behind it, then moved here.
             i, j, k = start, first[pool[end - 1]], end
             stop, other = end, last[pool[end - 1]]
-            while end + (stop - i) + (other - j) > pool.size:
-                pool = grown(pool)
             while i < stop or j < other:
                 if j == other or (i < stop and pool[i] < pool[j]):
                     pool[k] = pool[i]
@@ -360,8 +335,10 @@ def reduce_columns(begin, ranks, loops):
             end = start + k - stop
             for i in range(start, end):
                 pool[i] = pool[i + stop - start]
+        pivots[column] = -1
         if end > start:
             pivots[column] = pool[end - 1]
-            first[pivots[column]], last[pivots[column]] = start, end
+            first[pool[end - 1]], last[pool[end - 1]] = start, end
             used = end
-    return pivots, first, last, pool[:used]
+        column += 1
+    return column, used
