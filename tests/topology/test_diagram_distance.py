@@ -151,7 +151,7 @@ def test_bounds_enclose_the_distance_beyond_the_limit(seed, kind, order, limit):
         assert low <= exact * (1 + 1e-9)
         assert exact <= high * (1 + 1e-9)
         if low < high:
-            assert diagram_distances([a], [b])[0]["wasserstein"] is None
+            assert diagram_distances([a], [b], order)[0]["wasserstein"] is None
             with pytest.raises(InputError, match="too many"):
                 wasserstein(a, b, order)
 
