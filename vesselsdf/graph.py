@@ -10,7 +10,7 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from scipy import ndimage
 
 from vesselsdf.centring import Field, refine
@@ -80,9 +80,48 @@ def fill_cavities(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]
     filled = ndimage.binary_fill_holes(mask)
     if filled.all():
         return np.where(mask, sdf, -np.abs(sdf))
+    result = np.where(filled, np.minimum(sdf, 0), sdf)
+    cavities, _ = ndimage.label(filled & ~mask)
+    for number, hollow in enumerate(ndimage.find_objects(cavities), start=1):
+        pad = 6
+        while True:
+            box = tuple(slice(max(s.start - pad, 0), s.stop + pad) for s in hollow)
+            deeper = depth_without(sdf[box], filled[box], cavities[box] == number, spacing)
+            if deeper is not None or result[box].shape == result.shape:
+                break
+            pad *= 2
+        if deeper is None:
+            deeper = depth_without(sdf, filled, cavities == number, spacing, whole=True)
+        result[box] = np.minimum(result[box], deeper)
+    return result
+
+
+def depth_without(
+    sdf: Num[np.ndarray, "x y z"],
+    filled: Bool[np.ndarray, "x y z"],
+    cavity: Bool[np.ndarray, "x y z"],
+    spacing: Float[np.ndarray, "3"],
+    whole: bool = False,
+) -> Num[np.ndarray, "x y z"] | None:
+    """The field in a box where a cavity's filling makes it deeper, else inf; None if the box is too small to tell.
+
+    What gets deeper was nearest to the cavity, and so was all that lies between the two: it is one piece around the
+    cavity. In a box that cuts off walls depths are only overestimated, so if the piece does not reach a face of it,
+    nothing outside gets deeper; and depths that are less than the distance to the faces are exact.
+    """
+    if filled.all():
+        return None
     outer = signed_distance(filled, tuple(spacing.tolist()))
     # Far from cavities the given field is the better one: where it is not much shallower, it stays.
-    return np.where(filled & (outer < sdf - spacing.max()), outer, np.where(filled, np.minimum(sdf, 0), sdf))
+    deeper = filled & (outer < sdf - spacing.max()) | cavity
+    pieces, _ = ndimage.label(deeper, np.ones((3, 3, 3)))
+    deeper = np.isin(pieces, np.unique(pieces[cavity]))
+    if not whole:
+        index = np.argwhere(deeper)
+        to_face = (np.minimum(index, np.array(sdf.shape) - 1 - index) * spacing).min(axis=1)
+        if (-outer[deeper] >= to_face).any():
+            return None
+    return np.where(deeper, np.minimum(outer, 0), np.inf)
 
 
 def skeleton_graph(field: Field) -> nx.MultiGraph:
