@@ -43,8 +43,11 @@ ONE_EMPTY = {
     **dict.fromkeys(SHARES, 0.0),
     **dict.fromkeys(DISTANCES, math.inf),
     **dict.fromkeys(WHERE_FOUND, math.nan),
-    **dict.fromkeys(["beta0_error", "euler_error", "diu0", "critical_sites"], 1),
-    **dict.fromkeys(["beta1_error", "beta2_error", "diu1", "diu2", "false_splits", "false_merges"], 0),
+    **dict.fromkeys(["beta0_error", "euler_error", "diu0", "betti_matching0", "critical_sites"], 1),
+    **dict.fromkeys(
+        [f"{name}{k}" for name in ("diu", "betti_matching", "bottleneck", "wasserstein") for k in (1, 2)], 0
+    ),
+    **dict.fromkeys(["beta1_error", "beta2_error", "false_splits", "false_merges"], 0),
 }
 
 
@@ -53,7 +56,11 @@ def test_one_empty_mask_never_scores(pair):
     result = evaluate(*pair)
     # A lost component shrinks to one voxel; where there was none, nothing can be warped.
     warping = {"warping_error": 1 if pair[1].array.any() else int(pair[0].array.sum())}
-    assert {key: result[key] for key in PERFECT} == pytest.approx(ONE_EMPTY | warping, nan_ok=True)
+    # To make a component vanish its birth, at minus its depth, has to be lifted to the upper end of the band of 6 mm.
+    sizes = [0.5 * round(volume.array.sum() ** (1 / 3)) for volume in pair]
+    depth = 0.25 if (size := max(sizes)) == 0.5 else size / 2 - 0.25
+    moves = dict.fromkeys(["bottleneck0", "wasserstein0"], 6 + depth)
+    assert {key: result[key] for key in PERFECT} == pytest.approx(ONE_EMPTY | warping | moves, nan_ok=True, rel=0.05)
     assert result["reasons"] == dict.fromkeys(WHERE_FOUND, "one of the two is empty")
     assert result["both_empty"] is False
 
@@ -190,7 +197,7 @@ def test_the_table_is_complete():
     assert len(set(keys)) == len(keys)
     assert {row.group for row in TABLE} == {"overlap", "surface", "topology", "graph"}
     text = format_table(result)
-    assert all(f"  {row.key} " in text and row.meaning in text for row in TABLE)
+    assert all(f"  {row.family or row.key} " in text and row.meaning in text for row in TABLE)
     assert max(len(line) for line in text.splitlines()) <= 120
 
 
@@ -278,3 +285,35 @@ def test_the_distance_in_the_middle_of_thick_vessels(spacing, monkeypatch):
     assert np.abs(few - truth)[deep].max() < 0.6 * max(spacing)
     monkeypatch.setattr("vesselsdf.metrics.MANY_DEEP", 0)
     np.testing.assert_allclose(wall_distance(truth <= 0, spacing), few, atol=0.6 * max(spacing))
+
+
+def test_too_large_fields_are_not_matched_and_it_is_said(monkeypatch):
+    whole = evaluate(CUBE, VOXEL)
+    assert whole["betti_matching0"] == 0
+    for limit, says in (("MATCHING_VOXELS", "voxels"), ("MATCHING_FEATURES", "features")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"vesselsdf.metrics.{limit}", 0)
+            result = evaluate(CUBE, VOXEL)
+        assert all(math.isnan(result[f"betti_matching{k}"]) for k in range(3))
+        assert all(says in result["reasons"][f"betti_matching{k}"] for k in range(3))
+        assert "n/a because " + result["reasons"]["betti_matching0"] in format_table(result)
+        assert result["bottleneck0"] == whole["bottleneck0"]
+
+
+def test_a_given_distance_reaches_the_border_as_its_mask_does():
+    grid = np.indices((10, 9, 30)).T - (1.0, 4.0, 15.0)
+    field = Volume((np.hypot(*grid.T[:2]) - 2.6).astype(np.float32), np.eye(4))
+    mask = field.with_array(field.array <= 0)
+    for pair in ((field, mask), (mask, field), (field, field)):
+        result = evaluate(*pair)
+        assert [result[f"{name}{k}"] for name in ("diu", "betti_matching") for k in range(3)] == [0] * 6
+        assert result["tree_length_detected"] == result["dice"] == 1.0
+
+
+def test_the_bottleneck_distance_is_the_shift_of_a_thin_wall():
+    field = np.linalg.norm(np.indices((30, 20, 20)).T - (14.5, 9.5, 9.5), axis=-1).T - 2.0
+    thick, thin = (Volume((field + shift).astype(np.float32), np.eye(4)) for shift in (0.0, 0.4))
+    result = evaluate(thick, thin, tolerance=1)
+    assert result["bottleneck0"] == result["wasserstein0"] == pytest.approx(0.4, abs=1e-5)
+    # What lies beyond the band on both sides does not count.
+    assert evaluate(*(v.with_array(v.array - np.float32(3)) for v in (thick, thin)))["bottleneck0"] == 0.0

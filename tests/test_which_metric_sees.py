@@ -51,6 +51,15 @@ euler_error                 .          1         1           1         .       .
 diu0                        .          .         1           .         .       .      1     .      .       .
 diu1                        .          1         .           1         .       .      .     .      1       2
 diu2                        .          .         .           .         .       .      .     1      .       .
+betti_matching0             .          .         1           .         .       .      1     .      .       .
+betti_matching1             .          1         .           1         .       .      .     .      1       2
+betti_matching2             .          .         .           .         .       .      .     1      .       .
+bottleneck0                 .          .      1.5..1.8       .      0.1..0.4 0.3..0.9 1.4..2 0.2..0.5 0.2..0.5 .
+bottleneck1                 .       1.6..2.2     .       1.6..2.2   0.4..0.9 0.4..1  .  0.1..0.5 0.3..0.6  .
+bottleneck2                 .          .         .           .         .       .      . 0.25..0.4   .       .
+wasserstein0                .       0.1..0.7  1.5..2.5    0.05..2.5  1.5..8  2..12 1.4..2 0.2..1 0.2..1 0.4..0.9
+wasserstein1                .       2.0..2.8     .       1.8..2.2   0.4..0.9 0.4..1  .  0.3..0.5 0.6..0.9  .
+wasserstein2                .          .         .           .         .       .      . 0.25..0.4   .       .
 warping_error               .        3..5      2..4       20..35       .       .      25    1      1     60..100
 critical_sites              .          1         1           1         .       .      1     1      1       2
 tree_length_detected      0.89        0.95     0.969         .         .       .      .     .      .      0.741
@@ -162,12 +171,13 @@ def test_which_metric_sees_which_error(error, grid):
         if cell == "n/a":
             fine = math.isnan(value) and key in result["reasons"]
         elif cell == ".":
-            # Centrelines and radii of two masks agree to a tenth of a millimetre, a seventh of a voxel.
-            loose = 0.1 if perfect == 0.0 else 0.01
+            # Centrelines and radii of two masks agree to a tenth of a millimetre, a seventh of a voxel; thresholds at
+            # which small features of their fields begin and end to a third of a voxel.
+            loose = 0.01 if perfect else 0.25 if "bottleneck" in key else 0.4 if "wasserstein" in key else 0.1
             fine = abs(value - perfect) <= (0 if whole_number else loose)
         elif ".." in cell:
             least, most = cell.split("..")
-            fine = int(least) <= value <= int(most)
+            fine = float(least) <= value <= float(most)
         elif whole_number or "/" in cell:
             fine = value == pytest.approx(float(Fraction(cell)), abs=1e-9)
         else:
@@ -267,8 +277,8 @@ def test_results_do_not_depend_on_orientation():
     ):
         assert other[key] == pytest.approx(plain[key]), key
     for key in PERFECT:
-        # Thinning takes voxels in the order of their index, so its skeletons may differ by a voxel.
-        assert other[key] == pytest.approx(plain[key], abs=0.05), key
+        # Thinning and warping take voxels in the order of their index, so results may differ by a voxel.
+        assert other[key] == pytest.approx(plain[key], abs=1 if key == "warping_error" else 0.05), key
     split = plain["places"]["graph"]["false_splits"][0]["place"]
     assert near(other["places"]["graph"]["false_splits"], tuple((turn @ [*split, 1])[:3]), within=2)
 
@@ -279,4 +289,5 @@ def test_a_distance_and_its_mask_are_the_same_vessel():
     result = evaluate(field, reference)
     for key, value in PERFECT.items():
         # A mask knows its wall to half a voxel.
-        assert result[key] == pytest.approx(value, abs=0.25 if "radius" in key or "centreline" in key else 0.02), key
+        loose = 0.25 if "radius" in key or "centreline" in key or "bottleneck" in key else 0.02
+        assert result[key] == pytest.approx(value, abs=2.0 if "wasserstein" in key else loose), key

@@ -147,6 +147,7 @@ def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance
     """
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise InputError(f"tolerance is {tolerance}; it must be a positive number of millimetres.")
+    tolerance = float(tolerance)
     p, r = sample(predicted, tolerance / 4), sample(reference, tolerance / 4)
     if len(p.points) == 0 or len(r.points) == 0:
         return _with_an_empty_graph(p, r)

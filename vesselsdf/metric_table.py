@@ -19,13 +19,21 @@ _OTHER = {"lost": "{} in the prediction", "invented": "{} in the reference"}
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `better`: "higher", "lower", "zero", or "" for what only informs; `unit`: "mm", or ""."""
+    """One line of the table. `better`: "higher", "lower", "zero", or "" for what only informs; `unit`: "mm", or "".
+
+    Rows of one `family` differ in the dimension only: components, loops, cavities. They are printed in one line.
+    """
 
     key: str
     group: str
     unit: str
     better: str
     meaning: str
+    family: str = ""
+
+
+def _per_dimension(family: str, unit: str, better: str, meaning: str) -> list[Row]:
+    return [Row(family.replace("K", str(k)), "topology", unit, better, meaning, family) for k in range(3)]
 
 
 TABLE: tuple[Row, ...] = (
@@ -36,19 +44,14 @@ TABLE: tuple[Row, ...] = (
     Row("nsd", "surface", "", "higher", "wall area within the tolerance of the other wall"),
     Row("hd95", "surface", "mm", "lower", "95% of the wall is nearer than this to the other wall"),
     Row("assd", "surface", "mm", "lower", "mean distance of the walls"),
-    Row("beta0_prediction", "topology", "", "", "components of the prediction"),
-    Row("beta0_reference", "topology", "", "", "components of the reference"),
-    Row("beta0_error", "topology", "", "lower", "difference of the two"),
-    Row("beta1_prediction", "topology", "", "", "loops of the prediction"),
-    Row("beta1_reference", "topology", "", "", "loops of the reference"),
-    Row("beta1_error", "topology", "", "lower", "difference of the two"),
-    Row("beta2_prediction", "topology", "", "", "cavities of the prediction"),
-    Row("beta2_reference", "topology", "", "", "cavities of the reference"),
-    Row("beta2_error", "topology", "", "lower", "difference of the two"),
+    *_per_dimension("betaK_prediction", "", "", "how many the prediction has"),
+    *_per_dimension("betaK_reference", "", "", "how many the reference has"),
+    *_per_dimension("betaK_error", "", "lower", "difference of the two, wherever they are"),
+    *_per_dimension("diuK", "", "lower", "how many do not correspond at their places"),
+    *_per_dimension("betti_matchingK", "", "lower", "how many have no partner, matched over all thresholds"),
+    *_per_dimension("bottleneckK", "mm", "lower", "largest shift of a threshold where one begins or ends"),
+    *_per_dimension("wassersteinK", "mm", "lower", "sum of these shifts, over all features near the wall"),
     Row("euler_error", "topology", "", "lower", "difference of beta0 - beta1 + beta2"),
-    Row("diu0", "topology", "", "lower", "components that do not correspond at their places"),
-    Row("diu1", "topology", "", "lower", "loops that do not correspond at their places"),
-    Row("diu2", "topology", "", "lower", "cavities that do not correspond at their places"),
     Row("warping_error", "topology", "", "lower", "voxels that no change of shape alone can reconcile"),
     Row("critical_sites", "topology", "", "lower", "places where they lie: cuts, bridges, holes, blobs"),
     Row("tree_length_detected", "graph", "", "higher", "centreline length of the reference that was found"),
@@ -109,15 +112,21 @@ def format_table(result: Mapping[str, Any]) -> str:
     Takes what `metrics.evaluate` or `summarise` return. Numbers that do not exist are "n/a", and it is said why.
     """
     lines: list[str] = []
-    group = ""
-    for row in TABLE:
-        if row.key not in result:
-            continue
-        if row.group != group:
-            group = row.group
-            lines += ["", f"{group:<24}{'value':>9}     best   meaning"] if not lines else ["", group]
-        best = {"higher": "1", "lower": "0", "zero": "0", "": "-"}[row.better]
-        lines.append(f"  {row.key:<22}{_number(result[row.key]):>9} {row.unit:<4}{best:^4}   {row.meaning}")
+    for group in dict.fromkeys(row.group for row in TABLE):
+        rows = [row for row in TABLE if row.group == group and row.key in result]
+        families: dict[str, list[Row]] = {}
+        for row in rows:
+            families.setdefault(row.family, []).append(row)
+        single = families.pop("", [])
+        if families:
+            lines += ["", f"{group:<24}{'components':>11}{'loops':>8}{'cavities':>10}       best   meaning"]
+        for family, members in families.items():
+            values = [_number(result[row.key]) for row in members]
+            lines.append(f"  {family:<22}{values[0]:>11}{values[1]:>8}{values[2]:>10}{_rest(members[0])}")
+        if single:
+            title = f"{group}, all in all" if families else group
+            lines += ["", title if lines else f"{title:<24}{'value':>9}      best   meaning"]
+        lines += [f"  {row.key:<22}{_number(result[row.key]):>9}{_rest(row)}" for row in single]
     if "tolerance" in result:
         lines.append(f"\ntolerance {result['tolerance']:.4g} mm")
     if result.get("both_empty"):
@@ -141,6 +150,11 @@ def _number(value: float | int | str | None) -> str:
     if value is None or value != value:
         return "n/a"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _rest(row: Row) -> str:
+    best = {"higher": "1", "lower": "0", "zero": "0", "": "-"}[row.better]
+    return f" {row.unit:<5}{best:^4}   {row.meaning}"
 
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:

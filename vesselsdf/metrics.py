@@ -20,7 +20,10 @@ from vesselsdf.graph import centreline_graph
 from vesselsdf.metric_table import TABLE, WORST, format_table, summarise, write_csv
 from vesselsdf.overlap import cldice, dice, precision, recall
 from vesselsdf.surface_distance import assd, farthest, hd95, joint_box, nsd, surface_distances
+from vesselsdf.topology.diagram_distance import diagram_distances
+from vesselsdf.topology.induced import betti_matching
 from vesselsdf.topology.matching import shared_features
+from vesselsdf.topology.persistence import diagrams
 from vesselsdf.topology.warping import warping_error
 from vesselsdf.volume import Volume, check_finite, check_same_grid
 
@@ -30,6 +33,9 @@ FEATURES = ("component", "loop", "cavity")
 # In voxels. Fields are exact up to here on both sides of the wall, which is all that is read of them outside.
 BAND = 3.0
 MARGIN = 3  # voxels of a given field around the vessel that are read
+# Largest fields whose features are matched: beyond, it takes longer than all other metrics together.
+MATCHING_VOXELS = 128**3
+MATCHING_FEATURES = 5000
 # Voxels deeper than the band (few, in vessels) up to which each is measured by itself.
 MANY_DEEP = 100_000
 
@@ -64,8 +70,7 @@ def evaluate(
     (0.5, 0, 0.0)
     """
     check_same_grid(prediction, reference, names)
-    if tolerance is None:
-        tolerance = max(reference.spacing)
+    tolerance = max(reference.spacing) if tolerance is None else float(tolerance)
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise InputError(f"tolerance is {tolerance}; it must be a positive number of millimetres.")
     p, r = vessel_mask(prediction, names[0]), vessel_mask(reference, names[1])
@@ -79,9 +84,11 @@ def evaluate(
     p, r, spacing = grid.array, np.ascontiguousarray(r[box]), grid.spacing
     distances = surface_distances(p, r, spacing)
     topology, topology_places = topology_errors(p, r, grid.affine)
+    whole = [_on_grid(field, grid) for field in fields]
+    across, unknown = field_errors(whole[0].array, whole[1].array, BAND * max(spacing))
     worst = farthest(distances, spacing, apart=10 * max(spacing), most=WORST)
     return {
-        "tolerance": float(tolerance),
+        "tolerance": tolerance,
         "both_empty": not (p.any() or r.any()),
         "dice": dice(p, r),
         "cldice": cldice(p, r, spacing),
@@ -91,8 +98,9 @@ def evaluate(
         "hd95": hd95(distances),
         "assd": assd(distances),
         **topology,
+        **across,
         **graph,
-        "reasons": reasons,
+        "reasons": unknown | reasons,
         "places": {
             "surface": [
                 {"only_in": whose, "place": grid.to_world(index[None])[0].tolist(), "distance": away}
@@ -183,6 +191,61 @@ def topology_errors(
         for site in sorted(warping.sites, key=lambda site: -site.size)
     ]
     return numbers, {"topology": features, "critical": sites}
+
+
+def field_errors(
+    prediction: Float32[np.ndarray, "x y z"], reference: Float32[np.ndarray, "x y z"], band: float | int
+) -> tuple[dict[str, float | int], dict[str, str]]:
+    """Distances of the persistence diagrams of two distance fields (mm) in a band around the wall, per dimension.
+
+    Both fields are clipped to +-`band`; a vessel is empty where the whole field is at `band`. 0 for equal fields.
+
+    - `bottleneckK`: the largest move, mm, 0 to the band (twice that for the last component), that the best matching of
+      births and deaths needs; at most `sup |prediction - reference|` (Cohen-Steiner, Edelsbrunner, Harer 2007).
+    - `wassersteinK`: the sum of all moves of the best matching, mm, 0 to inf; many small features count like a large
+      one. Neither looks at places: a feature may be matched to another one far away.
+    - `betti_matchingK`: components, loops or cavities of either vessel that have no partner in the other one, 0 to inf:
+      the Betti matching error (Stucki et al. 2023), which matches features through the field `min(prediction,
+      reference)`, so at their places. At least `betaK_error`.
+
+    Both empty: 0. One empty: `betti_matchingK` is the Betti number of the other one, `bottleneckK` and `wassersteinK`
+    what it takes to remove its features. Secondly returned: why a number is NaN, where fields are too large.
+    """
+    numbers: dict[str, float | int] = {}
+    reasons: dict[str, str] = {}
+    found = [diagrams(field, band) for field in (prediction, reference)]
+    features = max(sum(len(points) for points in field) for field in found)
+    matching = [f"betti_matching{k}" for k in range(3)]
+    if prediction.size > MATCHING_VOXELS:
+        reasons |= dict.fromkeys(matching, f"the vessels' box has more than {MATCHING_VOXELS ** (1 / 3):.0f}^3 voxels")
+    elif features > MATCHING_FEATURES:
+        reasons |= dict.fromkeys(matching, f"there are more than {MATCHING_FEATURES} features in the band")
+    error = (math.nan,) * 3 if reasons else betti_matching(prediction, reference, band).error
+    for k, distance in enumerate(diagram_distances(found[0], found[1])):
+        numbers[matching[k]] = error[k]
+        numbers[f"bottleneck{k}"] = distance["bottleneck"]
+        numbers[f"wasserstein{k}"] = math.nan if distance["wasserstein"] is None else distance["wasserstein"]
+        if distance["wasserstein"] is None:
+            reasons[f"wasserstein{k}"] = "there are too many features in the band"
+    return numbers, reasons
+
+
+def _on_grid(field: Volume | None, grid: Volume) -> Volume:
+    """The field on the grid and one voxel around it: background where there is none, or beyond the border."""
+    shape = tuple(n + 2 for n in grid.shape)
+    affine = moved(grid.affine, (-1, -1, -1))
+    if field is None:
+        return Volume(np.full(shape, BAND * max(grid.spacing), np.float32), affine)
+    first = np.rint(field.to_index(affine[None, :3, 3])[0]).astype(int)
+    inner = [slice(max(start, 0), start + n) for start, n in zip(first, shape, strict=True)]
+    array = field.array[tuple(inner)].astype(np.float32, copy=False)
+    before = [max(-start, 0) for start in first.tolist()]
+    pads = [(a, n - a - held) for a, n, held in zip(before, shape, array.shape, strict=True)]
+    if not any(map(any, pads)):
+        return Volume(array, affine)
+    padded = np.pad(array, pads, mode="edge")
+    outside = np.pad(np.zeros(array.shape, bool), pads, constant_values=True)
+    return Volume(np.where(outside, np.abs(padded), padded), affine)
 
 
 def _field_around(volume: Volume, mask: Bool[np.ndarray, "x y z"], box: tuple[slice, slice, slice]) -> Volume | None:
