@@ -12,6 +12,8 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32
 
+from vesselsdf.topology.betti import overlaps
+
 CENTRE = np.uint32(1 << 13)
 ALL = np.uint32((1 << 27) - 1)
 
@@ -97,11 +99,12 @@ class Voxels:
     """
 
     def __init__(self, shape: tuple[int, int, int], members: Int64[np.ndarray, " n"]):
+        self.shape = shape
         self.x_step = shape[1] * shape[2]
-        self.offsets = [
-            (y * shape[2] + z, np.uint16(1 << bit))
-            for bit, (y, z) in enumerate((y, z) for y in (-1, 0, 1) for z in (-1, 0, 1))
-        ]
+        plane = [y * shape[2] + z for y in (-1, 0, 1) for z in (-1, 0, 1)]
+        self.offsets = [(offset, np.uint16(1 << bit)) for bit, offset in enumerate(plane)]
+        # Way to the neighbour of each bit of a neighbourhood.
+        self.steps = np.array([x * self.x_step + offset for x in (-1, 0, 1) for offset in plane])
         self.planes = np.zeros(shape[0] * self.x_step, np.uint16)
         for offset, bit in self.offsets:
             self.planes[members - offset] |= bit
@@ -124,15 +127,18 @@ class Voxels:
 
 
 def adjacent_pairs(voxels: Int64[np.ndarray, "n 3"]) -> Int64[np.ndarray, "2 m"]:
-    """All pairs (i < j) of 26-adjacent voxels, given in C order."""
-    shape = voxels.max(axis=0) + 3
-    flat = np.ravel_multi_index(tuple(voxels.T + 1), shape)
-    index = np.full(int(np.prod(shape)), -1, np.int32)
-    index[flat] = np.arange(len(flat))
-    steps = [(x * shape[1] + y) * shape[2] + z for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)][14:]
-    pairs = []
-    for step in steps:
-        other = index[flat + step]
-        here = np.flatnonzero(other >= 0)
-        pairs.append(np.stack([here, other[here]]))
-    return np.concatenate(pairs, axis=1).astype(np.int64)
+    """All pairs (i < j) of 26-adjacent voxels, given in C order.
+
+    >>> adjacent_pairs(np.array([[0, 0, 0], [0, 0, 2], [1, 1, 1]])).tolist()
+    [[0, 1], [2, 2]]
+    """
+    if len(voxels) == 0:
+        return np.zeros((2, 0), np.int64)
+    low = voxels.min(axis=0) - 1
+    shape = tuple((voxels.max(axis=0) - low + 2).tolist())
+    flat = np.ravel_multi_index(tuple((voxels - low).T), shape)
+    pairs = [np.stack(overlaps(flat, flat + 1, flat + 1, flat + 2))]
+    for x, y in ((0, 1), (1, -1), (1, 0), (1, 1)):  # the lines of voxels after this one that touch it
+        line = flat + (x * shape[1] + y) * shape[2]
+        pairs.append(np.stack(overlaps(flat, flat + 1, line - 1, line + 2)))
+    return np.concatenate(pairs, axis=1)

@@ -8,75 +8,78 @@ Along a chain every voxel has the one before and the one after it as only neighb
 one neighbour left and is a simple point: beta0, beta1 and beta2 stay as they are.
 """
 
+from collections.abc import Callable
+
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float, Int64
 
 from vesselsdf.topology.betti import join
-from vesselsdf.topology.neighbourhood import adjacent_pairs
+from vesselsdf.topology.neighbourhood import CENTRE, Voxels, adjacent_pairs
+
+Depth = Callable[[Int64[np.ndarray, "..."]], Float[np.ndarray, "..."]]
 
 
-def prune(
-    skeleton: Int64[np.ndarray, " n"], depth: Float32[np.ndarray, " size"], shape: tuple[int, int, int]
-) -> Int64[np.ndarray, " m"]:
-    """The skeleton without spurs. Voxels are flat indices into a padded box of that shape; depth in voxels."""
-    cube = np.indices((3, 3, 3)).reshape(3, -1).T - 1
-    steps = np.delete(cube, 13, axis=0) @ np.array([shape[1] * shape[2], shape[2], 1])
-    present = np.zeros(depth.size, bool)
-    present[skeleton] = True
+def prune(state: Voxels, skeleton: Int64[np.ndarray, " n"], depth: Depth) -> Int64[np.ndarray, " m"]:
+    """The skeleton without the shortest of the spurs that meet; those are taken out of `state` too.
+
+    skeleton: the members of `state`, rising, as flat indices into its box. depth: of such indices, in voxels.
+    Once is not enough where several meet. Before the next time the feet of the spurs have to be thinned: a bump left
+    there makes the end of a vessel look like one more spur.
+    """
     # A chain within a ball cannot wind about much. Fields that are no distances may claim any depth.
-    reach = int(2 * np.clip(depth[skeleton].max(), 0, max(shape))) + 2
-    while (chains := spurs(skeleton, present, depth, shape, steps, reach)).size:
-        present[chains] = False
-        skeleton = skeleton[present[skeleton]]
-    return skeleton
+    reach = int(2 * np.clip(depth(skeleton).max(), 0, max(state.shape))) + 2
+    ends = skeleton[np.bitwise_count(state.neighbourhoods(skeleton)) == 2]
+    chains = spurs(state, ends, depth, reach)
+    state.remove(chains)
+    kept = np.ones(skeleton.size, bool)
+    kept[np.searchsorted(skeleton, chains)] = False
+    return skeleton[kept]
 
 
-def spurs(
-    skeleton: Int64[np.ndarray, " n"],
-    present: Bool[np.ndarray, " size"],
-    depth: Float32[np.ndarray, " size"],
-    shape: tuple[int, int, int],
-    steps: Int64[np.ndarray, " 26"],
-    reach: int,
-) -> Int64[np.ndarray, " m"]:
-    """The voxels of the spurs to take off now: of those that meet, the shortest."""
-    ends = skeleton[present[skeleton[:, None] + steps].sum(axis=1) == 1]
-    tips, stops, paths = walk(ends, present, steps, reach)
-    place = np.stack(np.unravel_index(np.concatenate([tips, stops]), shape), axis=-1)
-    tip_place, stop_place = place[: tips.size], place[tips.size :]
-    inside = ((tip_place - stop_place) ** 2).sum(axis=1) <= np.maximum(depth[stops].clip(0) ** 2, 3)
-    length = (paths >= 0).sum(axis=1)
+def spurs(state: Voxels, ends: Int64[np.ndarray, " n"], depth: Depth, reach: int) -> Int64[np.ndarray, " m"]:
+    """The voxels of the chains to take off now: of chains that meet, the shortest."""
+    arrived, stops, owner, passed = walk(state, ends, reach)
+    if stops.size == 0:
+        return stops
+    tip_place, stop_place = (np.stack(np.unravel_index(v, state.shape), axis=-1) for v in (ends[arrived], stops))
+    inside = ((tip_place - stop_place) ** 2).sum(axis=1) <= np.maximum(depth(stops).clip(0) ** 2, 3)
+    length = np.bincount(owner, minlength=ends.size)[arrived]
     # Chains meet where their last voxels are the same or touch.
-    forks, fork = np.unique(stops, return_inverse=True)
-    if forks.size == 0:
-        return forks
-    voxels = np.stack(np.unravel_index(forks, shape), axis=-1)
-    group = join(forks.size, *adjacent_pairs(voxels))[1][fork]
+    forks, first, fork = np.unique(stops, return_index=True, return_inverse=True)
+    group = join(forks.size, *adjacent_pairs(stop_place[first]))[1][fork]
     order = np.lexsort((length, group))
     shortest = order[np.unique(group[order], return_index=True)[1]]
-    taken = paths[shortest[inside[shortest]]]
-    return taken[taken >= 0]
+    off = np.zeros(ends.size, bool)
+    off[arrived[shortest[inside[shortest]]]] = True
+    return passed[off[owner]]
 
 
 def walk(
-    ends: Int64[np.ndarray, " n"], present: Bool[np.ndarray, " size"], steps: Int64[np.ndarray, " 26"], reach: int
-) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"], Int64[np.ndarray, "m reach"]]:
-    """From each end along its chain: (ends, first voxels with two ways on, voxels before those, -1 behind the last).
+    state: Voxels, ends: Int64[np.ndarray, " n"], reach: int
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"], Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]:
+    """From each end along its chain: (numbers of the ends, first voxels with two ways on, owners, voxels passed).
 
-    Chains longer than `reach`, and those that are a whole component, are left out.
+    A voxel that was passed lies before the stop of the chain from the end number `owner`. Chains of more than `reach`
+    voxels, and those that are a whole component, have no stop.
     """
-    paths = np.full((ends.size, reach), -1, np.int64)
-    current, before = ends.copy(), np.full(ends.size, -1, np.int64)
-    walking = np.arange(ends.size)
-    found: list[np.ndarray] = [np.zeros(0, np.int64)]
-    for step in range(reach):
-        beside = current[walking, None] + steps
-        ways = present[beside] & (beside != before[walking, None])
-        count = ways.sum(axis=1)
-        found.append(walking[count > 1])
+    walking, current = np.arange(ends.size), ends
+    behind = np.zeros(ends.size, np.uint32)  # the bit of the neighbour that the chain came from
+    none = np.zeros(0, np.int64)
+    arrived, stops, owner, passed = [none], [none], [none], [none]
+    for _ in range(reach):
+        ways = state.neighbourhoods(current) & ~(CENTRE | behind)
+        count = np.bitwise_count(ways)
+        arrived.append(walking[count > 1])
+        stops.append(current[count > 1])
         onward = count == 1
-        walking, following = walking[onward], beside[onward][ways[onward]]
-        paths[walking, step] = before[walking] = current[walking]
-        current[walking] = following
-    arrived = np.sort(np.concatenate(found))
-    return ends[arrived], current[arrived], paths[arrived]
+        walking, current = walking[onward], current[onward]
+        if walking.size == 0:
+            break
+        owner.append(walking)
+        passed.append(current)
+        bit = np.bitwise_count(ways[onward] - np.uint32(1))
+        current = current + state.steps[bit]
+        behind = np.uint32(1) << (np.uint32(26) - bit)
+    found = np.concatenate(arrived)
+    rising = np.argsort(found)
+    return found[rising], np.concatenate(stops)[rising], np.concatenate(owner), np.concatenate(passed)

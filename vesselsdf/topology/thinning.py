@@ -10,7 +10,7 @@ Removing a simple voxel is a deformation retraction of the union of closed voxel
 change, for any input: bars of even width, solid cubes, hollow shells (which stay closed surfaces), noise.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
@@ -25,8 +25,12 @@ from vesselsdf.topology.pruning import prune
 # Depth is followed in steps of a quarter of a voxel: coarser ones leave spurs, finer ones only cost passes.
 STEPS_PER_VOXEL = 4
 MAX_STEPS = 1000
+DEEPEST = 1e6  # voxels
 # Half of the slope of a wall; no vessel widens that fast along its axis.
 END_SLOPE = 0.5
+# What a full neighbourhood adds to the depth, in voxels, where there is no field: in the mask of a thin vessel nearly
+# all depths are equal. Half of it leaves spurs, twice as much shortens the ends of thin vessels.
+CROWDING = 1.0
 
 
 def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None = None) -> Bool[np.ndarray, "..."]:
@@ -37,7 +41,7 @@ def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None 
         background in voxels is used; the outside of the box is background.
 
     Ends of branches are kept; cavities stay enclosed by a closed surface of voxels. Raises InputError for what is no
-    3D mask, and for an `sdf` of another shape or with NaN inside the vessel.
+    3D mask, and for an `sdf` of another shape or with NaN inside the vessel; outside the mask it is not read.
 
     >>> bar = np.ones((2, 2, 9), bool)
     >>> int(thin(bar).sum())
@@ -45,19 +49,22 @@ def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None 
     """
     mask = as_mask(mask)
     voxels = crop(mask)
+    if sdf is not None:
+        depth = depth_in_field(voxels, sdf)
     if voxels.members.size == 0:
         return np.zeros(mask.shape, bool)
-    if sdf is None:
-        depth = np.sqrt(squared_depth(voxels))
-        order = smoothed(voxels, depth)
+    state = Voxels(voxels.shape, voxels.members)
+    if sdf is not None:
+        order = depth
     else:
-        order = depth = depth_in_field(mask, sdf)
+        depth = np.sqrt(squared_depth(voxels))
+        order = depth + CROWDING / 27 * np.bitwise_count(state.neighbourhoods(voxels.members))
     ends = Ends(voxels, depth)
-    skeleton = peel(voxels, steps(order * STEPS_PER_VOXEL), ends)
-    skeleton = prune(skeleton, ends.depth, voxels.shape)
-    # The foot of a spur is left as a bump on the line, no longer needed to connect anything.
-    rest = replace(voxels, members=skeleton)
-    return voxels.in_box(peel(rest, np.zeros(skeleton.size, np.int64), ends))
+    skeleton = peel(state, voxels.members, steps(order * STEPS_PER_VOXEL), ends)
+    while (left := prune(state, skeleton, ends.depth)).size < skeleton.size:
+        # The foot of a spur is left as a bump on the line, no longer needed to connect anything.
+        skeleton = peel(state, left, np.zeros(left.size, np.int64), ends)
+    return voxels.in_box(skeleton)
 
 
 def collapse(mask: Bool[np.ndarray, "x y z"], keep: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
@@ -73,35 +80,44 @@ def collapse(mask: Bool[np.ndarray, "x y z"], keep: Bool[np.ndarray, "x y z"]) -
     voxels = crop(mask)
     if voxels.members.size == 0:
         return np.zeros(mask.shape, bool)
-    kept = keep[mask]
-    return voxels.in_box(peel(voxels, np.where(kept, -1, 0)))
+    state = Voxels(voxels.shape, voxels.members)
+    return voxels.in_box(peel(state, voxels.members, np.where(keep[voxels.places()], -1, 0)))
 
 
 @dataclass(frozen=True)
 class Cropped:
-    """The voxels of a mask in a box around them that is padded by one voxel: flat indices (C order) into `shape`."""
+    """The voxels of a mask in a box around them that is padded by one voxel: flat indices into `shape`, rising."""
 
     members: np.ndarray
     shape: tuple[int, int, int]
     corner: tuple[int, int, int]
     full: tuple[int, ...]
 
+    def places(self, voxels: Int64[np.ndarray, " n"] | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Indices (x, y, z) into the whole array of the voxels given, or else of all members."""
+        found = np.unravel_index(self.members if voxels is None else voxels, self.shape)
+        x, y, z = (index + start for index, start in zip(found, self.corner, strict=True))
+        return x, y, z
+
     def in_box(self, voxels: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, "x y z"]:
         """A mask of the original shape with these voxels."""
         result = np.zeros(self.full, bool)
-        coordinates = np.unravel_index(voxels, self.shape)
-        result[tuple(c + start for c, start in zip(coordinates, self.corner, strict=True))] = True
+        result[self.places(voxels)] = True
         return result
 
 
 def crop(mask: Bool[np.ndarray, "x y z"]) -> Cropped:
-    """The members of a mask within their padded bounding box, in C order of the mask."""
-    used = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    if used[0].size == 0:
+    """The members of a mask within their padded bounding box."""
+    fortran = mask.flags.f_contiguous and not mask.flags.c_contiguous
+    in_memory = mask.T if fortran else mask
+    found = np.unravel_index(np.flatnonzero(in_memory), in_memory.shape)
+    if found[0].size == 0:
         return Cropped(np.zeros(0, np.int64), (2, 2, 2), (0, 0, 0), mask.shape)
-    box = np.pad(mask[tuple(slice(u[0], u[-1] + 1) for u in used)], 1)
-    x, y, z = (int(u[0]) - 1 for u in used)
-    return Cropped(np.flatnonzero(box), box.shape, (x, y, z), mask.shape)
+    along = found[::-1] if fortran else found
+    x, y, z = (int(index.min()) - 1 for index in along)
+    nx, ny, nz = (int(index.max()) + 2 - start for index, start in zip(along, (x, y, z), strict=True))
+    members = ((along[0] - x) * ny + along[1] - y) * nz + along[2] - z
+    return Cropped(np.sort(members) if fortran else members, (nx, ny, nz), (x, y, z), mask.shape)
 
 
 def squared_depth(voxels: Cropped) -> Int64[np.ndarray, " n"]:
@@ -111,19 +127,19 @@ def squared_depth(voxels: Cropped) -> Int64[np.ndarray, " n"]:
     are visited whose distance so far exceeds `k`. Thick bodies, where that is slow, take scipy's transform.
     """
     members, (_, ny, nz) = voxels.members, voxels.shape
-    box = np.zeros(int(np.prod(voxels.shape)), np.int64)
+    box = np.zeros(int(np.prod(voxels.shape)), np.int32)
     box[members] = 1
-    position = np.arange(members.size)
     breaks = np.flatnonzero(np.diff(members) != 1) + 1  # between the runs along z
-    starts = np.repeat(np.append(0, breaks), np.diff(np.append(np.append(0, breaks), members.size)))
-    ends = np.repeat(np.append(breaks, members.size), np.diff(np.append(np.append(0, breaks), members.size)))
-    along_z = np.minimum(position - starts, ends - 1 - position) + 1
+    bounds = np.concatenate([[0], breaks, [members.size]])
+    length = np.diff(bounds)
+    position = np.arange(members.size)
+    along_z = np.minimum(position - np.repeat(bounds[:-1], length), np.repeat(bounds[1:] - 1, length) - position) + 1
     if along_z.sum() > 20 * box.size:
         box_mask = (box > 0).reshape(voxels.shape)
         return np.rint(ndimage.distance_transform_edt(box_mask).reshape(-1)[members] ** 2).astype(np.int64)
-    box[members] = along_z**2
+    # No more than half of the box along any axis: keeps numbers and the search small.
+    box[members] = best = (np.minimum(along_z, min(voxels.shape) // 2) ** 2).astype(np.int32)
     for step in (nz, ny * nz):
-        best = box[members]
         active, k = np.arange(members.size), 1
         while (active := active[best[active] > k * k]).size:
             beside = members[active]
@@ -131,71 +147,79 @@ def squared_depth(voxels: Cropped) -> Int64[np.ndarray, " n"]:
             best[active] = np.minimum(best[active], nearest)
             k += 1
         box[members] = best
-    return box[members]
+    return best.astype(np.int64)
 
 
-def smoothed(voxels: Cropped, depth: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Mean depth over the 3x3x3 neighbourhood of each member, 0 outside.
-
-    Depths in a mask take few values, and in thin vessels nearly all are equal. The mean tells corners from flat walls
-    and the middle from its surroundings: with it, hardly any bump stands long enough to look like a branch.
-    """
-    box = np.zeros(int(np.prod(voxels.shape)), np.float32)
-    box[voxels.members] = depth
-    _, ny, nz = voxels.shape
-    total = np.zeros(voxels.members.size, np.float64)
-    for x, y, z in np.ndindex(3, 3, 3):
-        total += box[voxels.members + ((x - 1) * ny + y - 1) * nz + z - 1]
-    return total / 27
-
-
-def depth_in_field(mask: Bool[np.ndarray, "x y z"], sdf: np.ndarray) -> Float[np.ndarray, " n"]:
+def depth_in_field(voxels: Cropped, sdf: np.ndarray) -> Float[np.ndarray, " n"]:
     """Depth of the members below the wall in voxels, from a field whose unit is found from its slope inside."""
-    if sdf.shape != mask.shape:
-        raise InputError(f"sdf has shape {sdf.shape} and mask {mask.shape}; give both on the same grid.")
-    depth = -sdf[mask].astype(np.float64)
+    if sdf.shape != voxels.full:
+        raise InputError(f"sdf has shape {sdf.shape} and mask {voxels.full}; give both on the same grid.")
+    if sdf.dtype.kind not in "fiu":
+        raise InputError(f"sdf has dtype {sdf.dtype}; give real numbers, mm.")
+    members = voxels.members
+    depth = -sdf[voxels.places()].astype(np.float64)
     if not np.isfinite(depth).all():
         raise InputError("sdf has NaN or infinite values inside the mask; give a finite distance there.")
     slopes = []
-    for axis in range(3):
-        low, high = np.moveaxis(mask, axis, 0)[:-1], np.moveaxis(mask, axis, 0)[1:]
-        field = np.moveaxis(sdf, axis, 0)
-        pair = low & high
-        slopes.append(np.abs(field[1:][pair].astype(np.float64) - field[:-1][pair]))
-    # A distance changes by one spacing per voxel along its gradient; most voxels see less along the axes.
-    spacing = np.percentile(np.concatenate(slopes), 95) if any(s.size for s in slopes) else 0.0
-    return depth / spacing if spacing > 0 else np.zeros_like(depth)
+    faces = np.zeros(members.size, np.int8)  # shared with other members
+    with np.errstate(over="ignore", invalid="ignore"):  # fields that are no distances may hold any number
+        for step in (1, voxels.shape[2], voxels.shape[1] * voxels.shape[2]):
+            beside = index_of(members + step, members)
+            here = np.flatnonzero(beside >= 0)
+            beside = beside[here]
+            faces[here] += 1
+            faces[beside] += 1
+            slopes.append(np.abs(depth[beside] - depth[here]))
+        # A distance changes by one spacing per voxel along its gradient; most voxels see less along the axes. Vessels
+        # one voxel wide have no slope inside, but voxels at the wall are at most one spacing deep.
+        spacing = max(np.percentile(v, 95) for v in (np.concatenate(slopes), depth[faces < 6], [0.0]) if len(v))
+        return np.clip(depth / spacing, -DEEPEST, DEEPEST) if spacing > 0 else np.zeros_like(depth)
+
+
+def index_of(wanted: Int64[np.ndarray, "..."], members: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "..."]:
+    """Place of each in the rising list `members`, which is not empty; -1 for those that are not in it."""
+    place = np.minimum(np.searchsorted(members, wanted), members.size - 1)
+    return np.where(members[place] == wanted, place, -1)
 
 
 def steps(depth: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """Whole steps of depth from 0; at most MAX_STEPS, so that a wild field does not make one pass per voxel."""
-    _, order = np.unique(np.floor(depth), return_inverse=True)
+    level = np.floor(depth)
+    level -= level.min()
+    if level.max() < level.size:
+        whole = level.astype(np.int64)
+        order = (np.cumsum(np.bincount(whole) > 0) - 1)[whole]  # steps that are not used do not count
+    else:
+        order = np.unique(level, return_inverse=True)[1]
     deepest = int(order.max())
     return order * MAX_STEPS // deepest if deepest > MAX_STEPS else order
 
 
-def peel(voxels: Cropped, order: Int64[np.ndarray, " n"], ends: "Ends | None" = None) -> Int64[np.ndarray, " m"]:
-    """What is left when simple members are removed in rising `order` until there are none.
+def peel(
+    state: Voxels, members: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"], ends: "Ends | None" = None
+) -> Int64[np.ndarray, " m"]:
+    """What is left, rising, when simple members are taken out of `state` in rising `order` until there are none.
 
     Those of order -1 stay; with `ends`, ends of branches stay too.
     """
-    state = Voxels(voxels.shape, voxels.members)
-    x, y, z = np.unravel_index(voxels.members, voxels.shape)
-    group = np.where(order < 0, -1, order * 8 + (x % 2) * 4 + (y % 2) * 2 + z % 2)
+    x, y, z = np.unravel_index(members, state.shape)
+    # 16 bits hold all groups, and numpy sorts them in linear time.
+    group = np.where(order < 0, -1, order * 8 + (x % 2) * 4 + (y % 2) * 2 + z % 2).astype(np.int16)
     by_group = np.argsort(group, kind="stable")
-    sorted_members, sorted_groups = voxels.members[by_group], group[by_group]
+    sorted_members, sorted_groups = members[by_group], group[by_group]
     pending = [np.zeros(0, np.int64)] * 8
     seen = [np.zeros(0, np.uint32)] * 8  # the neighbourhood with which each pending voxel was found not removable
-    for step in range(int(order.max()) + 1):
-        bounds = np.searchsorted(sorted_groups, step * 8 + np.arange(9))
+    last = int(sorted_groups[-1]) // 8
+    bounds = np.searchsorted(sorted_groups, np.arange(8 * (last + 1) + 1, dtype=np.int16)).tolist()
+    for step in range(last + 1):
         for lattice in range(8):
-            new = sorted_members[bounds[lattice] : bounds[lattice + 1]]
+            new = sorted_members[bounds[8 * step + lattice] : bounds[8 * step + lattice + 1]]
             pending[lattice] = np.concatenate([pending[lattice], new])
             seen[lattice] = np.concatenate([seen[lattice], np.zeros(new.size, np.uint32)])
         while any([sweep(state, pending, seen, lattice, ends) for lattice in range(8)]):
             pass
-    fixed = sorted_members[: np.searchsorted(sorted_groups, 0)]
-    return np.concatenate([fixed, *pending])
+    fixed = sorted_members[: bounds[0]]
+    return np.sort(np.concatenate([fixed, *pending]))
 
 
 @no_type_check
@@ -235,16 +259,20 @@ class Ends:
         length = np.sqrt((cube**2).sum(axis=0))
         near = (length > 0) & (length <= 2)
         self.steps = (cube[0] * voxels.shape[1] * voxels.shape[2] + cube[1] * voxels.shape[2] + cube[2])[near]
-        self.rises = (END_SLOPE * length[near]).astype(np.float32)
-        self.depth = np.zeros(int(np.prod(voxels.shape)), np.float32)
-        self.depth[voxels.members] = depth
+        self.rises = END_SLOPE * length[near]
+        self.members, self.depths = voxels.members, depth
+
+    def depth(self, places: Int64[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Depth at places in the box, 0 outside the mask."""
+        index = index_of(places, self.members)
+        return np.where(index < 0, 0.0, self.depths[index])
 
     @no_type_check
     def found(self, voxels: Int64[np.ndarray, " n"], codes: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Whether each voxel, with its neighbourhood as it is now, is the end of a branch."""
         ends = np.bitwise_count(codes & ~CENTRE) == 1
-        single = np.flatnonzero(ends)
-        beside = np.clip(voxels[single, None] + self.steps, 0, self.depth.size - 1)
-        rise = self.depth[beside] - self.depth[voxels[single], None]
-        ends[single] = (rise < self.rises).all(axis=1)
+        single = ends.nonzero()[0]
+        if single.size:
+            rise = self.depth(voxels[single, None] + self.steps) - self.depth(voxels[single, None])
+            ends[single] = (rise < self.rises).all(axis=1)
         return ends
