@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from vesselsdf.distance import tube_distance
 from vesselsdf.files import write_json
 from vesselsdf.graph_files import read_swc
 from vesselsdf.report.text import columns
-from vesselsdf.scales import OPERATORS, pyramid
+from vesselsdf.scales import Operator, pyramid
 from vesselsdf.topology.survival import survival
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -34,7 +35,7 @@ Case = tuple[str, dict[str, tuple[list[np.ndarray], list[float] | None]], np.nda
 
 def with_operators(field: np.ndarray) -> dict[str, tuple[list[np.ndarray], list[float] | None]]:
     """The field's pyramids by all operators."""
-    return {operator: (pyramid(field, LEVELS, operator), None) for operator in OPERATORS}
+    return {operator: (pyramid(field, LEVELS, operator), None) for operator in get_args(Operator)}
 
 
 def pulmonary() -> Case:
@@ -62,9 +63,9 @@ def cerebral(spacing: float = 0.4, name: str = "BG001records.swc") -> Case:
     low, high = points.min(axis=0) - 5, points.max(axis=0) + 5
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = low
-    shape = tuple(int(n) for n in np.ceil((high - low) / spacing))
+    x, y, z = (int(n) for n in np.ceil((high - low) / spacing))
     # As far from the wall as the coarsest level looks, and somewhat more.
-    field = tube_distance(graph, shape, affine, band=8 * spacing * 2 ** (LEVELS - 1))
+    field = tube_distance(graph, (x, y, z), affine, band=8 * spacing * 2 ** (LEVELS - 1))
     return f"cerebral arteries ({Path(name).stem.removesuffix('records')}, {spacing} mm)", with_operators(field), affine
 
 

@@ -108,6 +108,7 @@ def branches(graph: nx.MultiGraph) -> list[dict[str, Any]]:
     if not len(lengths):
         return []
     distance = from_roots(ends, lengths, len(positions), roots)
+    degree = np.bincount(ends.ravel(), minlength=len(positions))
     # Where the two ends of a branch are both nearer than its middle, the farthest point of it is a tip of its own.
     top = (distance[ends].sum(axis=1) + lengths) / 2
     peaked = np.flatnonzero(top > distance[ends].max(axis=1) + 1e-9 * (1 + top))
@@ -134,7 +135,7 @@ def branches(graph: nx.MultiGraph) -> list[dict[str, Any]]:
             {
                 "place": places[tip].tolist(),
                 "fork": places[fork if fork >= 0 else node].tolist(),
-                "kind": "end" if tip < len(distance) else "loop",
+                "kind": "end" if tip < len(distance) and degree[tip] == 1 else "loop",
                 "birth": float(height[tip]),
                 "death": float(death),
                 "length": float(height[tip] - death),

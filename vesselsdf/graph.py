@@ -83,15 +83,12 @@ def fill_cavities(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]
     result = np.where(filled, np.minimum(sdf, 0), sdf)
     cavities, _ = ndimage.label(filled & ~mask)
     for number, hollow in enumerate(ndimage.find_objects(cavities), start=1):
-        pad = 6
-        while True:
-            box = tuple(slice(max(s.start - pad, 0), s.stop + pad) for s in hollow)
-            deeper = depth_without(sdf[box], filled[box], cavities[box] == number, spacing)
-            if deeper is not None or result[box].shape == result.shape:
-                break
+        pad, deeper = 3, None
+        while deeper is None:
             pad *= 2
-        if deeper is None:
-            deeper = depth_without(sdf, filled, cavities == number, spacing, whole=True)
+            box = tuple(slice(max(part.start - pad, 0), part.stop + pad) for part in hollow)
+            whole = sdf[box].shape == sdf.shape
+            deeper = depth_without(sdf[box], filled[box], cavities[box] == number, spacing, whole)
         result[box] = np.minimum(result[box], deeper)
     return result
 
@@ -101,7 +98,7 @@ def depth_without(
     filled: Bool[np.ndarray, "x y z"],
     cavity: Bool[np.ndarray, "x y z"],
     spacing: Float[np.ndarray, "3"],
-    whole: bool = False,
+    whole: bool,
 ) -> Num[np.ndarray, "x y z"] | None:
     """The field in a box where a cavity's filling makes it deeper, else inf; None if the box is too small to tell.
 
@@ -109,7 +106,7 @@ def depth_without(
     cavity. In a box that cuts off walls depths are only overestimated, so if the piece does not reach a face of it,
     nothing outside gets deeper; and depths that are less than the distance to the faces are exact.
     """
-    if filled.all():
+    if not whole and filled.all():
         return None
     outer = signed_distance(filled, tuple(spacing.tolist()))
     # Far from cavities the given field is the better one: where it is not much shallower, it stays.
