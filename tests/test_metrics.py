@@ -290,9 +290,9 @@ def test_the_distance_in_the_middle_of_thick_vessels(spacing, monkeypatch):
 def test_too_large_fields_are_not_matched_and_it_is_said(monkeypatch):
     whole = evaluate(CUBE, VOXEL)
     assert whole["betti_matching0"] == 0
-    for limit, says in (("MATCHING_VOXELS", "voxels"), ("MATCHING_FEATURES", "features")):
+    for limit, says in (("MATCHING_EDGE", "voxels"), ("MATCHING_FEATURES", "features")):
         with monkeypatch.context() as patch:
-            patch.setattr(f"vesselsdf.metrics.{limit}", 0)
+            patch.setattr(f"vesselsdf.metrics.{limit}", 0)  # a cube of no voxels, no features
             result = evaluate(CUBE, VOXEL)
         assert all(math.isnan(result[f"betti_matching{k}"]) for k in range(3))
         assert all(says in result["reasons"][f"betti_matching{k}"] for k in range(3))

@@ -33,8 +33,9 @@ FEATURES = ("component", "loop", "cavity")
 # In voxels. Fields are exact up to here on both sides of the wall, which is all that is read of them outside.
 BAND = 3.0
 MARGIN = 3  # voxels of a given field around the vessel that are read
-# Largest fields whose features are matched: beyond, it takes longer than all other metrics together.
-MATCHING_VOXELS = 128**3
+# Largest fields whose features are matched, as the edge of a cube around the vessels: beyond, it takes longer than all
+# other metrics together.
+MATCHING_EDGE = 128
 MATCHING_FEATURES = 5000
 # Voxels deeper than the band (few, in vessels) up to which each is measured by itself.
 MANY_DEEP = 100_000
@@ -54,9 +55,11 @@ def evaluate(
         so that a step of one voxel in any direction is forgiven.
     names: what error messages call the two, as the paths they come from.
 
-    What each metric is, its source and its value for empty masks stands with its function: `overlap`,
-    `surface_distance`, `comparison`, and `topology_errors` here. Both masks empty: perfect scores, and `both_empty` is
-    true. One empty: shares 0, distances inf, Betti errors count what is missing.
+    What each metric is, its source, range and value for empty masks stands with its function: `overlap`,
+    `surface_distance`, `comparison`, `topology_errors` and `field_errors` here. Both masks empty: perfect scores, and
+    `both_empty` is true. One empty: shares 0, distances of walls inf, topological errors count what is missing, and
+    errors of what was found (centreline, radius, path) are NaN. For every NaN `reasons` says why there is nothing to
+    measure.
 
     `places` holds the worst places in RAS mm: `surface` (farthest from the other wall), `topology` (features lost or
     invented), `critical` (sites of the warping error), and under `graph` the lists of `compare_graphs`.
@@ -198,7 +201,7 @@ def field_errors(
 ) -> tuple[dict[str, float | int], dict[str, str]]:
     """Distances of the persistence diagrams of two distance fields (mm) in a band around the wall, per dimension.
 
-    Both fields are clipped to +-`band`; a vessel is empty where the whole field is at `band`. 0 for equal fields.
+    Both fields are clipped to +-`band`; a field that is nowhere below it holds no vessel. 0 for equal fields.
 
     - `bottleneckK`: the largest move, mm, 0 to the band (twice that for the last component), that the best matching of
       births and deaths needs; at most `sup |prediction - reference|` (Cohen-Steiner, Edelsbrunner, Harer 2007).
@@ -216,8 +219,8 @@ def field_errors(
     found = [diagrams(field, band) for field in (prediction, reference)]
     features = max(sum(len(points) for points in field) for field in found)
     matching = [f"betti_matching{k}" for k in range(3)]
-    if prediction.size > MATCHING_VOXELS:
-        reasons |= dict.fromkeys(matching, f"the vessels' box has more than {MATCHING_VOXELS ** (1 / 3):.0f}^3 voxels")
+    if prediction.size > (MATCHING_EDGE + 2) ** 3:
+        reasons |= dict.fromkeys(matching, f"the box around the vessels has more than {MATCHING_EDGE}^3 voxels")
     elif features > MATCHING_FEATURES:
         reasons |= dict.fromkeys(matching, f"there are more than {MATCHING_FEATURES} features in the band")
     error = (math.nan,) * 3 if reasons else betti_matching(prediction, reference, band).error
