@@ -29,6 +29,7 @@ TARGETS = {
     ("survival", 256): 10,
     ("survival", 512): 90,
 }
+MEMORY = {("persistence", 256): 400, ("persistence", 512): 2500}  # MB
 
 
 @dataclass(frozen=True)

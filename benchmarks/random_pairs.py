@@ -139,10 +139,12 @@ def make_pyramid(kind: str, index: int) -> tuple[list[np.ndarray], list[float]]:
     if generator.random() < 0.3:  # margins that are exactly a bound, and a vessel that is only just missed
         coarsest = limits[0] * np.round(coarsest) + generator.choice([0.0, 1e-17])
     share = generator.choice([0.0, 0.4, 1.0])
-    fields = [coarsest]
+    dtype = generator.choice([np.float32, np.float64])
+    fields = [coarsest.astype(dtype)]
     for level in reversed(range(levels - 1)):
         prolonged = scales.prolong(fields[0], scales.level_shape(shape, level))
         correction = np.tanh(generator.normal(size=prolonged.shape) * generator.uniform(0, 2))
         saturated = generator.random(prolonged.shape) < share
-        fields.insert(0, prolonged + limits[level] * np.where(saturated, np.sign(correction), correction))
+        correction = limits[level] * np.where(saturated, np.sign(correction), correction)
+        fields.insert(0, prolonged + correction.astype(dtype))
     return fields, scales.bounds(spacing, levels, kappa)

@@ -43,6 +43,8 @@ from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.matching import shared_features
 from vesselsdf.topology.persistence import certified_count, features
 
+SLACK = 1e-5
+
 
 def sup_distance(f: np.ndarray, g: np.ndarray) -> float:
     """`sup |f - g|` of two fields on one grid, never rounded down: a float32 result is raised by its rounding error.
@@ -55,6 +57,15 @@ def sup_distance(f: np.ndarray, g: np.ndarray) -> float:
     largest = max(float(np.abs(a - b).max()) for a, b in zip(f, g, strict=True))
     # Rounding to nearest is monotone: the exact difference is below the next float32 above the largest rounded one.
     return float(np.nextafter(np.float32(largest), np.float32(math.inf))) if largest else 0.0
+
+
+def raised(bound: float | int) -> float:
+    """A bound on the difference of two fields, raised by more than rounding in float32 can add to it.
+
+    Bounds are sums and differences of numbers, and fields are computed: both hold up to rounding only. A vessel that is
+    missed by one unit in the last place is missed.
+    """
+    return float(bound) * (1 + SLACK)
 
 
 def wall_error(f: np.ndarray, g: np.ndarray) -> float:

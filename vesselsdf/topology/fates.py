@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from vesselsdf.topology.betti import components
+from vesselsdf.topology.certificates import raised
 from vesselsdf.topology.matching import ABSENT, CLOSED
 from vesselsdf.topology.pairing import assign
 from vesselsdf.topology.persistence import Feature, bars
@@ -202,7 +203,7 @@ def passports(
             "breaks_at": None if beyond else feature.birth_place if kind in ABSENT else feature.death_place,
         }
         if bounds is not None:
-            steps = [bound - bounds[level] for bound in bounds[level:]]
+            steps = [raised(bound - bounds[level]) for bound in bounds[level:]]
             row["passport_level"], row["passport_spacing"] = reach(feature.margin, steps, level, spacing)
         if errors is not None:
             row["certified_level"], row["certified_spacing"] = reach(feature.margin, errors, level, spacing)

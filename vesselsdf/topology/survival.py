@@ -21,7 +21,7 @@ from vesselsdf.scales import level_affine, level_shape, prolong, prolong_to
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.blockwise_safety import block_safety
 from vesselsdf.topology.certificates import check_certificates as check_certificates
-from vesselsdf.topology.certificates import exchanged_error, sup_distance
+from vesselsdf.topology.certificates import exchanged_error, raised, sup_distance
 from vesselsdf.topology.certificates import wall_error as wall_error
 from vesselsdf.topology.decisions import REACH_IN_VOXELS, Decide, Description, changed, described, unpaired
 from vesselsdf.topology.fates import Finest, alive_features, band_of, fates, identify, passports
@@ -147,8 +147,8 @@ def compare_all(
             "local": row["survived"],
             "along": along,
             "uniform": list(certified_count(finest.features, row["wall_error"])),
-            "composed": list(certified_count(finest.features, taken)),
-            "a_priori": None if row["bound"] is None else list(certified_count(finest.features, row["bound"])),
+            "composed": list(certified_count(finest.features, raised(taken))),
+            "a_priori": None if row["bound"] is None else list(certified_count(finest.features, raised(row["bound"]))),
         }
 
 
