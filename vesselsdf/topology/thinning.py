@@ -38,8 +38,7 @@ def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None 
 
     mask: (X, Y, Z) boolean (or integers, non-zero is vessel). The skeleton is a subset of it.
     sdf: (X, Y, Z), mm, negative inside: the order of removal, from the wall inwards. Without it, the distance to the
-        background in voxels is used, and where that is equal the share of vessel around a voxel; the outside of the
-        box is background.
+        background in voxels, plus the share of vessel among the 27 voxels around; the outside of the box is background.
 
     Ends of branches are kept; cavities stay enclosed by a closed surface of voxels. Raises InputError for what is no
     3D mask, and for an `sdf` of another shape or with NaN inside the vessel; outside the mask it is not read.
