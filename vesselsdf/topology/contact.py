@@ -7,7 +7,11 @@ order, and a set of them is an integer with one bit for each. Kernels are compil
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Int32
 from numba import njit
+
+inner = njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Decorator of what only other kernels call: without an entry from Python there is less to compile."""
 
 OUT = np.iinfo(np.int32).max
 """Key of voxels that never enter: padding, and what lies beyond the band."""
@@ -41,21 +45,33 @@ def contact_table() -> np.ndarray:
     `F` and `E` are the faces and edges that belong to `K`. With its corners `V` the Euler number of `K` is `V - E + F =
     c - (d - 1)`, also for an empty and for a whole contact.
     """
-    codes = np.arange(1 << 18)
-    group = np.where(codes[:, None] >> np.arange(6) & 1, -1, np.arange(6)).astype(np.int8)
-    # An edge joins its two faces where nobody covers it; four rounds reach around the cube.
-    for _ in range(4):
+    codes = np.arange(1 << 18, dtype=np.int32)
+
+    def covered(holders: np.ndarray) -> Int32[np.ndarray, " n"]:
+        """The cells that one of their holders covers, as bits."""
+        bits = np.zeros_like(codes)
+        for k, holder in enumerate(holders & 0x3FFFF):
+            bits |= (codes & np.int32(holder) != 0).astype(np.int32) << k
+        return bits
+
+    # A free edge joins its two faces; covered faces have none and would each count as a part.
+    edges, faces = covered(EDGE_HOLDERS), np.bitwise_count(codes & 63).astype(np.int32)
+    rest = parts_of_faces()[~edges & 0xFFF] - faces
+    return covered(CORNER_HOLDERS) | rest << 8 | (rest - 1 + faces - np.bitwise_count(edges)) << 16
+
+
+def parts_of_faces() -> Int32[np.ndarray, " n"]:
+    """Into how many parts the six faces fall, for each set of edges that join their two faces."""
+    joining = np.arange(1 << 12)[:, None] >> np.arange(12) & 1 == 1
+    group = np.tile(np.arange(6, dtype=np.int32), (1 << 12, 1))
+    for _ in range(4):  # enough to reach around the cube
         for edge, (a, b) in enumerate(EDGE_FACES):
-            free = codes & EDGE_HOLDERS[edge] == 0
-            group[free, a] = group[free, b] = np.minimum(group[free, a], group[free, b])
-    rest = (group == np.arange(6)).sum(axis=1)
-    faces = np.bitwise_count(codes & 63).astype(np.int64)
-    edges = sum((codes & holders != 0).astype(np.int64) for holders in EDGE_HOLDERS)
-    corners = sum((codes & holders != 0).astype(np.int64) << k for k, holders in enumerate(CORNER_HOLDERS))
-    return (corners | rest << 8 | (rest - 1 + faces - edges) << 16).astype(np.int32)
+            joined = joining[:, edge]
+            group[joined, a] = group[joined, b] = np.minimum(group[joined, a], group[joined, b])
+    return (group == np.arange(6)).sum(axis=1, dtype=np.int32)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def contact(keys, voxel, steps):
     """Code of the neighbours that are earlier than a voxel."""
     key, code = keys[voxel], np.int64(0)
@@ -65,7 +81,7 @@ def contact(keys, voxel, steps):
     return code
 
 
-@njit(cache=True, nogil=True)
+@inner
 def parts(code, table):
     """(c, d) of a contact."""
     entry = table[code & 0x3FFFF]
@@ -75,7 +91,7 @@ def parts(code, table):
     return (entry >> 16) + ((corners + (corners >> 4)) & 15), entry >> 8 & 255
 
 
-@njit(cache=True, nogil=True)
+@inner
 def first_bit(code):
     """Position of the lowest bit."""
     k = 0
@@ -84,7 +100,7 @@ def first_bit(code):
     return k
 
 
-@njit(cache=True, nogil=True)
+@inner
 def lowest(keys, voxel, code, steps):
     """The earliest of the neighbours in a code."""
     best = first_bit(code)
@@ -96,7 +112,7 @@ def lowest(keys, voxel, code, steps):
     return best
 
 
-@njit(cache=True, nogil=True)
+@inner
 def highest(keys, voxel, faces, steps):
     """The latest of the neighbours across some faces."""
     best = first_bit(faces)
@@ -108,47 +124,47 @@ def highest(keys, voxel, faces, steps):
     return best
 
 
-@njit(cache=True, nogil=True)
-def contact_part(code, start, touch):
+@inner
+def contact_part(code, start):
     """The neighbours of a code that are joined to one of them."""
     part, fresh = 1 << start, 1 << start
     while fresh:
         k = first_bit(fresh)
         fresh &= fresh - 1
-        new = touch[k] & code & ~part
+        new = TOUCH[k] & code & ~part
         part |= new
         fresh |= new
     return part
 
 
-@njit(cache=True, nogil=True)
-def face_part(code, start, edge_holders, edge_faces):
+@inner
+def face_part(code, start):
     """The uncovered faces that are joined to one of them across uncovered edges."""
     part, before = 1 << start, 0
     while part != before:
         before = part
         for edge in range(12):
-            if not code & edge_holders[edge]:
-                both = 1 << edge_faces[edge, 0] | 1 << edge_faces[edge, 1]
+            if not code & EDGE_HOLDERS[edge]:
+                both = 1 << EDGE_FACES[edge, 0] | 1 << EDGE_FACES[edge, 1]
                 if part & both:
                     part |= both
     return part
 
 
-@njit(cache=True, nogil=True)
-def spanning_tree(rest, root, touch, tree, above):
-    """The neighbours of a code that are joined to a root, by distance: fills `tree`, and `above` with their parents."""
+@inner
+def spanning_tree(rest, root, tree):
+    """The neighbours of a code that are joined to a root, by distance: fills `tree`, from 26 on with their parents."""
     tree[0] = root
     rest &= ~(1 << root)
     first, last = 0, 1
     while first < last:
         here = tree[first]
         first += 1
-        fresh = touch[here] & rest
+        fresh = TOUCH[here] & rest
         rest &= ~fresh
         while fresh:
             k = first_bit(fresh)
             fresh &= fresh - 1
-            tree[last], above[last] = k, here
+            tree[last], tree[last + 26] = k, here
             last += 1
     return last, rest

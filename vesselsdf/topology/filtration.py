@@ -110,12 +110,12 @@ class Filtration:
     @cached_property
     def components(self) -> "Components":
         """The components and how they merge."""
-        from vesselsdf.topology import contact, morse
+        from vesselsdf.topology import morse
 
         starts = np.concatenate([[0], np.cumsum(np.maximum(self.parts[0] - 1, 0))])
         born, dies, into, cells, loops, sides = (np.empty(starts[-1], np.int64) for _ in range(6))
         bars, count = morse.merge_components(
-            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, starts, contact.TOUCH, born, dies,
+            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, starts, born, dies,
             into, cells, loops, sides,
         )  # fmt: skip
         return Components(born[:bars], dies[:bars], into[:bars], starts, cells, loops[:count], sides)
@@ -123,22 +123,22 @@ class Filtration:
     @cached_property
     def cavities(self) -> "Cavities":
         """The cavities, by duality the components of the background, and how those merge."""
-        from vesselsdf.topology import contact, morse
+        from vesselsdf.topology import morse
 
         _ = self.components  # which needs the descents, that now make room for the ascents
         morse.ascend(self.keys, self.steps, self.parent, self.shape[2], self.shape[1] * self.shape[2])
         free = self.parts[1]
         born, dies, into, fillings, around = (np.empty(np.maximum(free - 1, 0).sum(), np.int64) for _ in range(5))
         bars, count = morse.merge_cavities(
-            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, free, contact.EDGE_HOLDERS,
-            contact.EDGE_FACES, born, dies, into, fillings, around,
+            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, free, born, dies, into,
+            fillings, around,
         )  # fmt: skip
         return Cavities(born[:bars], dies[:bars], into[:bars], fillings[:count], around[:count])
 
     @cached_property
     def loops(self) -> "Loops":
         """The loops and what fills them."""
-        from vesselsdf.topology import contact, morse
+        from vesselsdf.topology import morse
 
         merged, hollow = self.components, self.cavities
         fillings, around = hollow.fillings[::-1].copy(), hollow.around[::-1].copy()
@@ -147,8 +147,7 @@ class Filtration:
         def settle(*room: Any) -> int:
             return morse.boundaries(
                 self.keys, self.steps, self.voxels, self.codes, merged.starts, merged.cells, merged.loops.size,
-                fillings, around, contact.EDGE_HOLDERS, contact.EDGE_FACES, contact.EDGE_CORNERS,
-                contact.CORNER_HOLDERS, contact.TOUCH, self.parent, *room,
+                fillings, around, self.parent, *room,
             )  # fmt: skip
 
         pivots, first, last, pool = self.reduced(*self.settled(settle, fillings.size))
@@ -166,9 +165,9 @@ class Filtration:
         # No voxel waits twice; memory is only taken where it is written.
         heap = np.empty(np.count_nonzero(self.keys != self.keys[0]) + 2, np.int64)
         heap[0] = 0
-        tree, above = np.empty(26, np.int64), np.empty(26, np.int64)
+        tree = np.empty(52, np.int64)
         found, ends, column = np.empty(4 * loops + 1024, np.int64), np.zeros(columns, np.int64), 0
-        while (column := settle(heap, tree, above, found, ends, column)) < columns:
+        while (column := settle(heap, tree, found, ends, column)) < columns:
             found = np.concatenate([found, np.empty_like(found)])
         rows = found[: ends[-1] if columns else 0]
         of = np.repeat(np.arange(columns), np.diff(ends, prepend=0))

@@ -246,7 +246,7 @@ def images_of_cycles(f: Filtration, c: Filtration, ranks: Int64[np.ndarray, " n"
 
     A loop is closed by its 1-cell; the way back leads through the 1-cells that joined components before.
     """
-    from vesselsdf.topology import contact, morse
+    from vesselsdf.topology import morse
 
     cells = f.components.loops[ranks]
     basin, sides = f.basins(), f.components.sides
@@ -261,7 +261,7 @@ def images_of_cycles(f: Filtration, c: Filtration, ranks: Int64[np.ndarray, " n"
     def settle(*room: Any) -> int:
         return morse.images_of_cycles(
             f.keys, begin, heads, ends, c.keys, c.steps, c.voxels, c.components.starts, c.components.cells,
-            c.components.loops.size, contact.TOUCH, chain, *room,
+            c.components.loops.size, chain, *room,
         )  # fmt: skip
 
     return c.settled(settle, len(paths))

@@ -18,19 +18,24 @@ import numpy as np
 from numba import njit
 
 from vesselsdf.topology.contact import (
+    CORNER_HOLDERS,
+    EDGE_CORNERS,
+    EDGE_FACES,
+    EDGE_HOLDERS,
     OUT,
     contact,
     contact_part,
     face_part,
     first_bit,
     highest,
+    inner,
     lowest,
     parts,
     spanning_tree,
 )
 
 
-@njit(cache=True, nogil=True)
+@inner
 def find(parent, voxel):
     """Root of a voxel in a union-find forest, halving its path."""
     while parent[voxel] != voxel:
@@ -68,7 +73,7 @@ def scan(keys, steps, table, parent, voxels, codes):
 
 
 @njit(cache=True, nogil=True)
-def merge_components(keys, steps, parent, voxels, codes, order, starts, touch, born, dies, into, cells, loops, sides):
+def merge_components(keys, steps, parent, voxels, codes, order, starts, born, dies, into, cells, loops, sides):
     """H0: joins components in the order of the critical voxels; those of voxel `i` are `starts[i]` to `starts[i + 1]`.
 
     Writes bars (birth voxel, death voxel) and the elder births that they merge into; for each 1-cell in `cells` its
@@ -81,10 +86,10 @@ def merge_components(keys, steps, parent, voxels, codes, order, starts, touch, b
             continue
         voxel, rest = voxels[i], codes[i]
         own = find(parent, voxel)
-        rest &= ~contact_part(rest, lowest(keys, voxel, rest, steps), touch)
+        rest &= ~contact_part(rest, lowest(keys, voxel, rest, steps))
         for cell in range(starts[i], starts[i + 1]):
             first = first_bit(rest)
-            rest &= ~contact_part(rest, first, touch)
+            rest &= ~contact_part(rest, first)
             sides[cell] = voxel + steps[first]
             other = find(parent, sides[cell])
             if other == own:
@@ -128,9 +133,7 @@ def ascend(keys, steps, parent, row, slab):
 
 
 @njit(cache=True, nogil=True)
-def merge_cavities(
-    keys, steps, parent, voxels, codes, order, free, edge_holders, edge_faces, born, dies, into, fillings, around
-):
+def merge_cavities(keys, steps, parent, voxels, codes, order, free, born, dies, into, fillings, around):
     """H2 by duality: joins components of the background in falling order; `free` is `d` of the critical voxels.
 
     Writes bars (birth voxel, death voxel) and the later deaths that they merge into, and the 2-cells that fill loops,
@@ -142,10 +145,10 @@ def merge_cavities(
             continue
         voxel, rest = voxels[i], ~codes[i] & 63
         own = find(parent, voxel)
-        rest &= ~face_part(codes[i], highest(keys, voxel, rest, steps), edge_holders, edge_faces)
+        rest &= ~face_part(codes[i], highest(keys, voxel, rest, steps))
         while rest:
             first = first_bit(rest)
-            part = face_part(codes[i], first, edge_holders, edge_faces)
+            part = face_part(codes[i], first)
             rest &= ~part
             other = find(parent, voxel + steps[first])
             if other == own:
@@ -161,7 +164,7 @@ def merge_cavities(
     return bars, count
 
 
-@njit(cache=True, nogil=True)
+@inner
 def pop(heap):
     """Take the largest item out of a heap, whose place 0 holds the number of items."""
     size = heap[0]
@@ -177,7 +180,7 @@ def pop(heap):
     heap[k] = item
 
 
-@njit(cache=True, nogil=True)
+@inner
 def toggle(keys, first, second, steps, chain, heap):
     """Add (mod 2) the edge between two voxels that touch to a chain.
 
@@ -201,8 +204,8 @@ def toggle(keys, first, second, steps, chain, heap):
         heap[k] = item
 
 
-@njit(cache=True, nogil=True)
-def settle(keys, steps, voxels, starts, cells, touch, chain, heap, tree, above, found, count):
+@inner
+def settle(keys, steps, voxels, starts, cells, chain, heap, tree, found, count):
     """Let a chain flow down to the 1-cells that close loops on which it comes to rest; `chain` is 0 then.
 
     Latest first, the edges from a voxel to earlier neighbours are replaced by paths between these: within each part of
@@ -222,11 +225,11 @@ def settle(keys, steps, voxels, starts, cells, touch, chain, heap, tree, above, 
         rest = contact(keys, voxel, steps)
         root, cell = lowest(keys, voxel, rest, steps), -1
         while rest:
-            last, rest = spanning_tree(rest, root, touch, tree, above)
+            last, rest = spanning_tree(rest, root, tree)
             for i in range(last - 1, 0, -1):
                 if bits >> tree[i] & 1:
-                    bits ^= 1 << above[i]
-                    toggle(keys, voxel + steps[tree[i]], voxel + steps[above[i]], steps, chain, heap)
+                    bits ^= 1 << tree[i + 26]
+                    toggle(keys, voxel + steps[tree[i]], voxel + steps[tree[i + 26]], steps, chain, heap)
             if cell >= 0 and bits >> root & 1:
                 rank = cells[starts[position(voxels, voxel)] + cell]
                 if rank >= 0:
@@ -240,8 +243,7 @@ def settle(keys, steps, voxels, starts, cells, touch, chain, heap, tree, above, 
 
 @njit(cache=True, nogil=True)
 def boundaries(
-    keys, steps, voxels, codes, starts, cells, loops, fillings, around, edge_holders, edge_faces, edge_corners,
-    corner_holders, touch, chain, heap, tree, above, found, ends, column,
+    keys, steps, voxels, codes, starts, cells, loops, fillings, around,  chain, heap, tree, found, ends, column,
 ):  # fmt: skip
     """Where the boundary of each 2-cell comes to rest when it flows down: `settle`'s ranks, and where each's end.
 
@@ -253,14 +255,14 @@ def boundaries(
     while column < fillings.size and count + loops <= found.size:
         voxel, code, faces = voxels[fillings[column]], codes[fillings[column]], around[column]
         for edge in range(12):
-            held = code & edge_holders[edge]
-            if held and (faces >> edge_faces[edge, 0] & 1) != (faces >> edge_faces[edge, 1] & 1):
+            held = code & EDGE_HOLDERS[edge]
+            if held and (faces >> EDGE_FACES[edge, 0] & 1) != (faces >> EDGE_FACES[edge, 1] & 1):
                 by = first_bit(held)
                 for k in range(2):
-                    end = first_bit(code & corner_holders[edge_corners[edge, k]])
+                    end = first_bit(code & CORNER_HOLDERS[EDGE_CORNERS[edge, k]])
                     if end != by:
                         toggle(keys, voxel + steps[by], voxel + steps[end], steps, chain, heap)
-        count = settle(keys, steps, voxels, starts, cells, touch, chain, heap, tree, above, found, count)
+        count = settle(keys, steps, voxels, starts, cells, chain, heap, tree, found, count)
         ends[column] = count
         column += 1
     return column
@@ -268,7 +270,7 @@ def boundaries(
 
 @njit(cache=True, nogil=True)
 def images_of_cycles(
-    descent_keys, begin, heads, sides, keys, steps, voxels, starts, cells, loops, touch, chain, heap, tree, above,
+    descent_keys, begin, heads, sides, keys, steps, voxels, starts, cells, loops, chain, heap, tree,
     found, ends, cycle,
 ):  # fmt: skip
     """Where cycles of one filtration come to rest in another one: as `boundaries`.
@@ -288,13 +290,13 @@ def images_of_cycles(
                     toggle(keys, voxel, below, steps, chain, heap)
                     voxel = below
                     code = contact(descent_keys, voxel, steps)
-        count = settle(keys, steps, voxels, starts, cells, touch, chain, heap, tree, above, found, count)
+        count = settle(keys, steps, voxels, starts, cells, chain, heap, tree, found, count)
         ends[cycle] = count
         cycle += 1
     return cycle
 
 
-@njit(cache=True, nogil=True)
+@inner
 def position(voxels, voxel):
     """Index of a voxel in an ascending array that holds it."""
     low, high = 0, voxels.size - 1
