@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vesselsdf.comparison import COUNTS, ERRORS, SHARES, compare_graphs
+from vesselsdf.comparison import COUNTS, ERRORS, SHARES, _distinct, compare_graphs
 from vesselsdf.errors import InputError
 
 
@@ -261,3 +261,30 @@ def test_results_do_not_depend_on_names_directions_or_position(seed):
 def test_a_tolerance_must_be_positive(tolerance):
     with pytest.raises(InputError, match="tolerance"):
         compare_graphs(tree(), tree(), tolerance)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_places_within_reach_of_each_other_count_once(seed):
+    rng = np.random.default_rng(seed)
+    places, reach = rng.random((700, 3)) * 10, rng.exponential(0.4, 700)
+    graph = nx.Graph()
+    graph.add_nodes_from(range(700))
+    away = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    graph.add_edges_from(np.argwhere(away <= np.maximum(reach[:, None], reach[None])).tolist())
+    found = _distinct(places, reach)
+    assert len(found) == nx.number_connected_components(graph)
+    of = [int(np.flatnonzero((places == place).all(axis=1))[0]) for place in found]
+    assert all(sum(k in component for k in of) == 1 for component in nx.connected_components(graph))
+
+
+def test_tangles_can_be_compared():
+    rng = np.random.default_rng(0)
+    crowd, other = nx.MultiGraph(), nx.MultiGraph()
+    for graph in (crowd, other):
+        for node, place in enumerate(rng.random((500, 3)) * 12):
+            graph.add_node(node, pos=place, radius=0.4)
+            if node:
+                points = np.array([graph.nodes[node - 1]["pos"], place])
+                graph.add_edge(node - 1, node, start=node - 1, points=points, radii=np.full(2, 0.4), length=1.0)
+    result = compare_graphs(crowd, other, 1.0)
+    assert result["tree_length_detected"] > 0.99

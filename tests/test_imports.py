@@ -23,7 +23,7 @@ ORDER = """
     losses
     skeleton centring graph graph_files branch_persistence
     mesh
-    surface_distance overlap comparison metric_table metrics
+    surface_distance overlap centreline_points comparison metric_table metrics
     alignment segments segment_comparison
     checkpoint data segment_findings sources sampling inference training
     report reconstruction evaluation doctor api cli

@@ -298,6 +298,11 @@ def test_too_large_fields_are_not_matched_and_it_is_said(monkeypatch):
         assert all(says in result["reasons"][f"betti_matching{k}"] for k in range(3))
         assert "n/a because " + result["reasons"]["betti_matching0"] in format_table(result)
         assert result["bottleneck0"] == whole["bottleneck0"]
+    monkeypatch.setattr("vesselsdf.metrics.DIAGRAM_FEATURES", 0)
+    result = evaluate(CUBE, VOXEL)
+    for key in (f"{name}{k}" for name in ("bottleneck", "wasserstein") for k in range(3)):
+        assert math.isnan(result[key])
+        assert "features" in result["reasons"][key]
 
 
 def test_a_given_distance_reaches_the_border_as_its_mask_does():

@@ -8,16 +8,17 @@ graph jumps, there is a false split or merge.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_matrix, csr_matrix
-from scipy.sparse.csgraph import connected_components, dijkstra, maximum_bipartite_matching
+from scipy.sparse.csgraph import connected_components, maximum_bipartite_matching
 from scipy.spatial import cKDTree
 
+from vesselsdf.centreline_points import Line, sample
 from vesselsdf.errors import InputError
 
 # ATM'22 (Zhang et al. 2023): a branch counts as detected when at least 80% of its centreline is.
@@ -39,64 +40,6 @@ SHARES = (
 COUNTS = ("false_splits", "false_merges")
 PLACES = ("missed", "invented", "false_splits", "false_merges", "terminals_lost")
 ERRORS = ("path_length_error", "centreline_error", "radius_error", "radius_bias")
-
-
-@dataclass(frozen=True)
-class Line:
-    """A centreline graph as points along its branches; an isolated node is a branch of length zero."""
-
-    points: Float[np.ndarray, "n 3"]  # mm
-    radii: Float[np.ndarray, " n"]  # mm
-    weights: Float[np.ndarray, " n"]  # mm of centreline that each point stands for
-    branch: Int[np.ndarray, " n"]  # which branch a point lies on; points of a branch are consecutive
-    arc: Float[np.ndarray, " n"]  # mm along the branch from its first end
-    ends: Int[np.ndarray, "b 2"]  # the two end nodes of each branch, as positions in `nodes`
-    lengths: Float[np.ndarray, " b"]  # mm
-    nodes: tuple
-
-    @cached_property
-    def adjacency(self) -> csr_matrix:
-        """Length of the shortest branch between each two nodes."""
-        u, v = self.ends.min(axis=1), self.ends.max(axis=1)
-        shortest: dict[tuple[int, int], float] = {}
-        for a, b, length in zip(u.tolist(), v.tolist(), self.lengths.tolist(), strict=True):
-            if a != b:
-                # csgraph reads an explicit zero as "no edge".
-                shortest[a, b] = min(shortest.get((a, b), math.inf), max(length, 1e-9))
-        rows, columns = (np.array([pair[side] for pair in shortest], dtype=int) for side in (0, 1))
-        return csr_matrix((list(shortest.values()), (rows, columns)), shape=(len(self.nodes),) * 2)
-
-    @cached_property
-    def end_points(self) -> Int[np.ndarray, "b 2"]:
-        """The first and the last point of each branch."""
-        lasts = np.cumsum(np.bincount(self.branch, minlength=len(self.ends))) - 1
-        return np.stack([np.concatenate([[0], lasts[:-1] + 1]), lasts], axis=1)
-
-    @cached_property
-    def point_at(self) -> dict[int, int]:
-        """For each node (position in `nodes`) a point that lies on it."""
-        return dict(zip(self.ends.ravel().tolist(), self.end_points.ravel().tolist(), strict=True))
-
-    def geodesic(self, first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """Length (mm) of the shortest way along the graph from points `first` to `second`; inf where there is none."""
-        result = np.where(
-            self.branch[first] == self.branch[second], np.abs(self.arc[first] - self.arc[second]), np.inf
-        ).astype(float)
-        to_end = [np.stack([self.arc[k], self.lengths[self.branch[k]] - self.arc[k]], axis=1) for k in (first, second)]
-        sources = np.unique(self.ends[self.branch[first]])
-        for chunk in np.array_split(sources, max(1, math.ceil(len(sources) * len(self.nodes) / 2**22))):
-            if len(chunk) == 0:
-                continue
-            distances = dijkstra(self.adjacency, directed=False, indices=chunk)
-            for side in (0, 1):
-                source = self.ends[self.branch[first], side]
-                here = np.flatnonzero(np.isin(source, chunk))
-                row = np.searchsorted(chunk, source[here])
-                for other in (0, 1):
-                    target = self.ends[self.branch[second[here]], other]
-                    way = to_end[0][here, side] + distances[row, target] + to_end[1][here, other]
-                    result[here] = np.minimum(result[here], way)
-        return result
 
 
 @dataclass(frozen=True)
@@ -176,48 +119,6 @@ def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance
     }
 
 
-def sample(graph: nx.MultiGraph, step: float | int) -> Line:
-    """Points along the edges of a centreline graph, at most `step` mm apart, both ends of each edge included."""
-    nodes = tuple(graph.nodes)
-    position = {node: k for k, node in enumerate(nodes)}
-    lines, ends = [], []
-    for u, v, data in graph.edges(data=True):
-        start = data.get("start", u)
-        ends.append((position[start], position[v if start == u else u]))
-        radii = np.array(data["radii"], dtype=float)
-        # All points at one node are the same point, whichever branch they belong to.
-        radii[[0, -1]] = [graph.nodes[nodes[node]]["radius"] for node in ends[-1]]
-        lines.append(_resample(np.asarray(data["points"], float), radii, step))
-    for node in nx.isolates(graph):
-        ends.append((position[node], position[node]))
-        data = graph.nodes[node]
-        lines.append((np.asarray(data["pos"], float)[None], np.array([float(data["radius"])]), np.zeros(1)))
-    counts = [len(line[2]) for line in lines]
-    weights = [_trapezoid(arc) for _, _, arc in lines]
-    return Line(
-        points=np.concatenate([line[0] for line in lines]) if lines else np.zeros((0, 3)),
-        radii=np.concatenate([line[1] for line in lines]) if lines else np.zeros(0),
-        weights=np.concatenate(weights) if lines else np.zeros(0),
-        branch=np.repeat(np.arange(len(lines)), counts),
-        arc=np.concatenate([line[2] for line in lines]) if lines else np.zeros(0),
-        ends=np.array(ends, dtype=int).reshape(-1, 2),
-        lengths=np.array([line[2][-1] for line in lines], dtype=float),
-        nodes=nodes,
-    )
-
-
-def _resample(points: np.ndarray, radii: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    arc = np.linspace(0.0, along[-1], max(2, math.ceil(along[-1] / step) + 1))
-    columns = [np.interp(arc, along, values) for values in (*points.T, radii)]
-    return np.stack(columns[:3], axis=1), columns[3], arc
-
-
-def _trapezoid(arc: np.ndarray) -> np.ndarray:
-    halves = np.diff(arc) / 2
-    return np.concatenate([halves, [0.0]]) + np.concatenate([[0.0], halves])
-
-
 def _link(line: Line, other: Line, tolerance: float, reference: Line) -> Link:
     distance, to = cKDTree(other.points).query(line.points)
     radii = line.radii if line is reference else other.radii[to]
@@ -278,12 +179,28 @@ def _distinct(places: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """One place of each cluster of places that lie within reach of each other."""
     if len(places) < 2:
         return places
-    pairs = cKDTree(places).query_pairs(float(reach.max()), output_type="ndarray")
-    near = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1) <= reach[pairs].max(axis=1)
-    pairs = pairs[near]
-    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(places),) * 2)
-    _, labels = connected_components(graph, directed=False)
-    return places[np.unique(labels, return_index=True)[1]]
+    tree = cKDTree(places)
+
+    def within_reach(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        near = tree.query_ball_point(places[some], reach[some])
+        return np.repeat(some, [len(hits) for hits in near]), np.concatenate([np.asarray(hits, int) for hits in near])
+
+    return places[np.unique(_clusters(len(places), within_reach), return_index=True)[1]]
+
+
+def _clusters(count: int, ties: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Labels of the components of a graph; `ties` gives the edges (from, to) of some of its nodes.
+
+    A few nodes are asked for at a time: in noise, all the edges together would not fit into memory.
+    """
+    labels = np.arange(count)
+    for some in np.array_split(np.arange(count), math.ceil(count / 256)):
+        first, second = ties(some)
+        graph = coo_matrix((np.ones(len(first), bool), (labels[first], labels[second])), shape=(count, count))
+        labels = connected_components(graph, directed=False)[1][labels]
+        if not labels.any():
+            break
+    return labels
 
 
 def _torn_gaps(of: Line, on: Line, link: Link, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -307,10 +224,14 @@ def _torn_gaps(of: Line, on: Line, link: Link, k: np.ndarray) -> tuple[np.ndarra
             continue
         members = np.flatnonzero(missing[:n] & (piece[:n] == label))
         reach = float(link.reach[rim].max())
-        first, second = np.triu_indices(len(rim), 1)
-        joined = on.geodesic(link.to[rim[first]], link.to[rim[second]]) <= TORN * reach
-        ties = coo_matrix((np.ones(joined.sum()), (first[joined], second[joined])), shape=(len(rim),) * 2)
-        parts, _ = connected_components(ties, directed=False)
+        image = link.to[rim]
+
+        def joined(some: np.ndarray, image: np.ndarray = image, reach: float = reach) -> tuple[np.ndarray, np.ndarray]:
+            first, second = (side.ravel() for side in np.meshgrid(some, np.arange(len(image)), indexing="ij"))
+            near = on.geodesic(image[first], image[second]) <= TORN * reach
+            return first[near], second[near]
+
+        parts = len(np.unique(_clusters(len(rim), joined)))
         middle = of.points[members].mean(axis=0)
         nearest = members[np.argmin(np.linalg.norm(of.points[members] - middle, axis=1))]
         if parts > 1:
@@ -350,10 +271,10 @@ def _paths(reference: nx.MultiGraph, r: Line, p: Line, link: Link) -> tuple[dict
     """Scores of the paths from each component's root to its terminals, and the places (mm) of terminals not reached."""
     position = {node: k for k, node in enumerate(r.nodes)}
     roots, terminals = [], []
-    known = reference.graph.get("roots", [reference.graph.get("root")])
+    known = set(reference.graph.get("roots", [reference.graph.get("root")]))
     for component in nx.connected_components(reference):
         ends = [node for node in component if reference.degree[node] == 1]
-        root = next((node for node in known if node in component), None)
+        root = next((node for node in component if node in known), None)
         if root is None:
             root = max(ends, key=lambda node: reference.nodes[node]["radius"], default=None)
         if root is not None:

@@ -37,6 +37,9 @@ MARGIN = 3  # voxels of a given field around the vessel that are read
 # other metrics together.
 MATCHING_EDGE = 128
 MATCHING_FEATURES = 5000
+# Features of a field in the band up to which its diagram is compared: a tree in 512^3 voxels has about that many, noise
+# has more.
+DIAGRAM_FEATURES = 10_000
 # Voxels deeper than the band (few, in vessels) up to which each is measured by itself.
 MANY_DEEP = 100_000
 
@@ -216,7 +219,7 @@ def field_errors(
     """
     numbers: dict[str, float | int] = {}
     reasons: dict[str, str] = {}
-    found = [diagrams(field, band) for field in (prediction, reference)]
+    found = diagrams(prediction, band), diagrams(reference, band)
     features = max(sum(len(points) for points in field) for field in found)
     matching = [f"betti_matching{k}" for k in range(3)]
     if prediction.size > (MATCHING_EDGE + 2) ** 3:
@@ -224,12 +227,14 @@ def field_errors(
     elif features > MATCHING_FEATURES:
         reasons |= dict.fromkeys(matching, f"there are more than {MATCHING_FEATURES} features in the band")
     error = (math.nan,) * 3 if reasons else betti_matching(prediction, reference, band).error
-    for k, distance in enumerate(diagram_distances(found[0], found[1])):
+    nothing = dict.fromkeys(("bottleneck", "wasserstein"))
+    distances = diagram_distances(*found) if features <= DIAGRAM_FEATURES else [nothing] * 3
+    for k, distance in enumerate(distances):
         numbers[matching[k]] = error[k]
-        numbers[f"bottleneck{k}"] = distance["bottleneck"]
-        numbers[f"wasserstein{k}"] = math.nan if distance["wasserstein"] is None else distance["wasserstein"]
-        if distance["wasserstein"] is None:
-            reasons[f"wasserstein{k}"] = "there are too many features in the band"
+        for name in nothing:
+            numbers[f"{name}{k}"] = math.nan if distance[name] is None else distance[name]
+            if distance[name] is None:
+                reasons[f"{name}{k}"] = "there are too many features in the band"
     return numbers, reasons
 
 

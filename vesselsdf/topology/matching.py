@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
+from scipy.ndimage import find_objects
 from scipy.spatial import cKDTree
 
 from vesselsdf.errors import InputError
@@ -151,14 +152,16 @@ class Stages:
         common, own, _ = self.ends
         late = self.bars.birth >= common
         chosen = self.real & (self.bars.birth < own) & (self.death >= own) & (late | np.isfinite(self.death))
-        labels = None
+        labels, boxes = None, []
         found = []
         for i in np.flatnonzero(chosen):
             k = int(self.bars.dimension[i])
             kind, place = (ABSENT[k], self.bars.born[i]) if late[i] else (CLOSED[k], self.bars.dies[i])
             if kind == "absent" and not self.from_field:
-                labels = components(self.one)[0] if labels is None else labels
-                place = middle(labels, place)
+                if labels is None:
+                    labels = components(self.one)[0]
+                    boxes = find_objects(labels)
+                place = middle(labels, boxes, place)
             found.append(Difference(k, kind, world(affine, place)))
         return found
 
@@ -215,7 +218,9 @@ def touching(mask: Bool[np.ndarray, "x y z"], voxels: Int64[np.ndarray, "n 3"]) 
     return np.stack(np.unravel_index(found, padded.shape), axis=-1) - 1
 
 
-def middle(labels: np.ndarray, voxel: Int64[np.ndarray, " 3"]) -> Int64[np.ndarray, " 3"]:
-    """The voxel nearest to the centroid of the labelled component to which a voxel belongs."""
-    members = np.argwhere(labels == labels[tuple(voxel)])
+def middle(labels: np.ndarray, boxes: list, voxel: Int64[np.ndarray, " 3"]) -> Int64[np.ndarray, " 3"]:
+    """The voxel nearest to the centroid of the labelled component to which a voxel belongs; boxes: of each label."""
+    label = labels[tuple(voxel)]
+    box = boxes[label - 1]
+    members = np.argwhere(labels[box] == label) + [part.start for part in box]
     return members[np.argmin(((members - members.mean(axis=0)) ** 2).sum(axis=1))]
