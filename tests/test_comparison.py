@@ -287,4 +287,4 @@ def test_tangles_can_be_compared():
                 points = np.array([graph.nodes[node - 1]["pos"], place])
                 graph.add_edge(node - 1, node, start=node - 1, points=points, radii=np.full(2, 0.4), length=1.0)
     result = compare_graphs(crowd, other, 1.0)
-    assert result["tree_length_detected"] > 0.99
+    assert result["tree_length_detected"] > 0.95
