@@ -5,12 +5,14 @@ order, and a set of them is an integer with one bit for each. Kernels are compil
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 from numba import njit
 
-inner = njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_options: dict[str, Any] = {"cache": True, "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner = njit(**_options)
 """Decorator of what only other kernels call: without an entry from Python there is less to compile."""
 
 OUT = np.iinfo(np.int32).max
