@@ -109,6 +109,7 @@ def test_a_thin_twig_that_a_level_loses_is_listed_with_its_length():
     (lost,) = last["branches_lost"]
     assert lost["length"] == pytest.approx(0.5 * 16, abs=1.2)
     assert lost["place"] == pytest.approx([0.5 * 35.5, 0.5 * 19.5, 0.5 * 28.5], abs=1.0)
+    assert lost["away"] == pytest.approx(0.5 * 16, abs=1.2)  # from its tip to the trunk's centreline
     assert lost["maximum_radius"] < 0.5 * 4.5 + 0.1
     assert last["branches_invented"] == []
     # Homology sees nothing at all.

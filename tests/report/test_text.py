@@ -22,6 +22,15 @@ def test_a_ring_that_level_two_loses():
     assert "margin" in text
 
 
+def test_ends_are_told_with_their_distance_from_what_is_left():
+    x, y, z = np.meshgrid(*[np.arange(40) - 19.5] * 3, indexing="ij")
+    wire = np.maximum(np.hypot(x + 5, y) - 1.1, np.abs(z) - 15)
+    bar = np.maximum(np.hypot(x - 7, y) - 5, np.abs(z) - 15)
+    text = survival_table(survival(pyramid(np.minimum(wire, bar).astype(np.float32), 3), (1.0,) * 3, decide=Describe()))
+    assert "  end at (" in text
+    assert "mm from what is left" in text
+
+
 def test_a_report_without_decisions_or_blocks():
     far = np.full((8, 8, 8), 5.0, np.float32)
     text = survival_table(survival(pyramid(far, 2), (1.0, 1.0, 1.0)))

@@ -1,5 +1,6 @@
 """Results as text for the terminal."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def _block_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def _loss_lines(report: Mapping[str, Any], most: int = 3) -> list[str]:
-    """What is lost at the first level that loses something: features of the largest margin, then longest branches."""
+    """What is lost at the first level that loses something: features of the largest margin, then ends of branches."""
     for level in report["levels"]:
         lost, twigs = level["lost"], level.get("branches_lost", [])
         if not lost and not twigs:
@@ -107,15 +108,20 @@ def _loss_lines(report: Mapping[str, Any], most: int = 3) -> list[str]:
             bound = "at least " if feature.get("margin_is_lower_bound") else ""
             margin = f", margin {bound}{float(feature['margin']):.2g} mm" if feature else ""
             lines.append(f"  {name} {entry['kind']} at {_place(entry['place'])}{margin}")
-        for twig in twigs[:most]:
-            radii = f"{twig['minimum_radius']:.2g} to {twig['maximum_radius']:.2g}"
-            lines.append(
-                f"  branch of {twig['length']:.3g} mm (radius {radii} mm) that ended at {_place(twig['place'])}"
-            )
+        # The end of a long branch may have moved a little, a short one be gone: what matters is how far the rest is.
+        for twig in sorted(twigs, key=_away)[:most]:
+            left = "" if twig.get("away") is None else f", {twig['away']:.2g} mm from what is left"
+            lines.append(f"  end at {_place(twig['place'])} of a branch of {twig['length']:.3g} mm{left}")
         more = len(lost) + len(twigs) - len(lines)
         lines += [f"  and {more} more, all in the report"] if more else []
         return [f"First losses, at level {level['level']} (places in mm):", *lines]
     return []
+
+
+def _away(twig: Mapping[str, Any]) -> tuple[float, float]:
+    """For sorting: the ends farthest from what is left first."""
+    away = twig.get("away")
+    return (-math.inf if away is None else -away, -twig["length"])
 
 
 def _place(place: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 
 from vesselsdf.topology.pairing import pairs_within
 
@@ -104,6 +105,13 @@ def unpaired(old: list[dict], new: list[dict], reach: float | int) -> tuple[list
     found = pairs_within(places(old), places(new), reach)
     left, right = set(found[:, 0].tolist()), set(found[:, 1].tolist())
     return [r for i, r in enumerate(old) if i not in left], [r for j, r in enumerate(new) if j not in right]
+
+
+def distances_to(description: Description, records: list[dict]) -> list[float | None]:
+    """How far (mm) each record's place is from the nearest piece of the described centreline; None if there is none."""
+    if not len(description.middles) or not records:
+        return [None] * len(records)
+    return cKDTree(description.middles).query(places(records))[0].tolist()
 
 
 def places(records: list[dict]) -> Float[np.ndarray, "n 3"]:

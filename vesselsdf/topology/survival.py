@@ -23,7 +23,15 @@ from vesselsdf.topology.blockwise_safety import block_safety
 from vesselsdf.topology.certificates import check_certificates as check_certificates
 from vesselsdf.topology.certificates import exchanged_error, raised, sup_distance
 from vesselsdf.topology.certificates import wall_error as wall_error
-from vesselsdf.topology.decisions import REACH_IN_VOXELS, Decide, Description, changed, described, unpaired
+from vesselsdf.topology.decisions import (
+    REACH_IN_VOXELS,
+    Decide,
+    Description,
+    changed,
+    described,
+    distances_to,
+    unpaired,
+)
 from vesselsdf.topology.fates import Finest, alive_features, band_of, fates, identify, passports
 from vesselsdf.topology.matching import Stages, box_around, shared_features
 from vesselsdf.topology.persistence import certified_count, check_field
@@ -72,7 +80,8 @@ def survival(
       guarantee survival. At level 0 also `certified_level`, `certified_spacing` (the same from the measured wall
       errors), `fates` (one per level) and `lost_at` (see `fates.fates`);
     - `decisions` and `changed`: what `decide` said, and how that differs from level 0 (see `decisions.changed`);
-      `branches_lost`, `branches_invented`, `necks_lost`, `necks_invented`: see `vesselsdf.branch_persistence`.
+      `branches_lost`, `branches_invented`, `necks_lost`, `necks_invented`: see `vesselsdf.branch_persistence`. A branch
+      is lost when its tip is; `away` (mm) says how far that is from the nearest centreline left (None: none is left).
 
     Raises InputError for an empty pyramid, shapes that do not halve, NaN or infinite values, bad spacing, bounds or
     block.
@@ -223,7 +232,10 @@ def judge(
         old, new = first or Description({}), here or Description({})
         # Where a loop is farthest from the root is no place of its own: loops are told by homology.
         before, after = ([branch for branch in side.branches if branch["kind"] == "end"] for side in (old, new))
-        row["branches_lost"], row["branches_invented"] = unpaired(before, after, reach)
+        lost, row["branches_invented"] = unpaired(before, after, reach)
+        row["branches_lost"] = [
+            {**branch, "away": distance} for branch, distance in zip(lost, distances_to(new, lost), strict=True)
+        ]
         row["necks_lost"], row["necks_invented"] = unpaired(old.necks, new.necks, reach)
     if first is None:
         return None
