@@ -132,11 +132,10 @@ def changes(changed: list[dict]) -> str:
 def verdict(operator: str, report: dict, seconds: float) -> str:
     """Coarsest safe level of the whole and of the blocks, on one line."""
     blocks, safe = report["blocks"], report["coarsest_safe_level"]
-    edge = blocks["edge_voxels"] * max(report["levels"][0]["spacing"])
     counts = ", ".join(f"{n} up to level {level}" for level, n in enumerate(blocks["safe_up_to"]) if n)
     return (
-        f"{operator}: coarsest safe level {safe}; of {blocks['blocks']} blocks of {edge:.0f} mm, safe: {counts} "
-        f"({seconds:.1f} CPU s)"
+        f"{operator}: coarsest safe level {safe}; of {blocks['blocks']} blocks of {blocks['edge_voxels']} voxels, "
+        f"safe: {counts} ({seconds:.1f} CPU s)"
     )
 
 
