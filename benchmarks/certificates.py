@@ -111,7 +111,8 @@ def check_pyramid(fields: list[np.ndarray], bounds: list[float]) -> Iterator[tup
             "uniform": at_most(certified["uniform"], proved),
             "composed": at_most(certified["composed"], certified["uniform"]),
             "a priori": at_most(certified["a_priori"], certified["uniform"]),
-            "bound": row["error"] <= row["bound"] * (1 + 1e-5),
+            # Not a claim but what claims rest on; the fields themselves are rounded, some of them in float32.
+            "bound": row["error"] <= row["bound"] + 1e-6 * (row["bound"] + float(np.abs(fields[0]).max())),
             "wall error": row["wall_error"] == truth.eps <= row["error"],
             "betti": tuple(row["betti_on_finest_grid"]) == truth.beta_g,
             "lost": tuple(kinds_of(row["lost"]) + truth.local) == truth.beta_p,
