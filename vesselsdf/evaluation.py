@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from vesselsdf import scales
+from vesselsdf.branch_persistence import Describe
 from vesselsdf.checkpoint import Model
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
-from vesselsdf.graph import centreline_graph, decisions
 from vesselsdf.inference import predict
 from vesselsdf.metrics import evaluate, summarise
 from vesselsdf.overlap import cldice, dice
@@ -97,7 +97,9 @@ def choose_threshold(model: Model, cases: Sequence[LabelledCase]) -> tuple[float
 def evaluate_case(made: Reconstruction, model: Model, case: LabelledCase) -> dict[str, Any]:
     """The whole table of metrics for one reconstructed case, and one row per level."""
     reference = case.reference()
-    predicted = Volume(resample(made.sdf, reference.shape, reference.affine, order=1).array, reference.affine)
+    field = resample(made.sdf, reference.shape, reference.affine, order=1).array
+    # A small field without any vessel could be taken for probabilities, an empty mask for nothing else.
+    predicted = Volume(field if (field <= 0).any() else np.zeros(field.shape, bool), reference.affine)
     return {
         "case": case.name,
         "metrics": evaluate(predicted, reference, names=(f"the reconstruction of {case.name}", "its reference")),
@@ -158,11 +160,7 @@ def across_levels(prediction: Volume, reference: Volume, levels: int = 4) -> dic
         }
         for level, (field, target) in enumerate(zip(fields, targets, strict=True))
     ]
-
-    def decide(sdf: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
-        return decisions(centreline_graph(sdf, affine))
-
-    report = survival(fields, prediction.spacing, prediction.affine, "mean", decide)
+    report = survival(fields, prediction.spacing, prediction.affine, "mean", Describe())
     return {"levels": rows, "survival": report}
 
 
