@@ -115,31 +115,6 @@ def lowest(keys, voxel, code, steps):
 
 
 @inner
-def highest(keys, voxel, faces, steps):
-    """The latest of the neighbours across some faces."""
-    best = first_bit(faces)
-    for k in range(best + 1, 6):
-        if faces >> k & 1:
-            a, b = keys[voxel + steps[k]], keys[voxel + steps[best]]
-            if a > b or (a == b and steps[k] > steps[best]):
-                best = k
-    return best
-
-
-@inner
-def contact_part(code, start):
-    """The neighbours of a code that are joined to one of them."""
-    part, fresh = 1 << start, 1 << start
-    while fresh:
-        k = first_bit(fresh)
-        fresh &= fresh - 1
-        new = TOUCH[k] & code & ~part
-        part |= new
-        fresh |= new
-    return part
-
-
-@inner
 def face_part(code, start):
     """The uncovered faces that are joined to one of them across uncovered edges."""
     part, before = 1 << start, 0

@@ -115,7 +115,8 @@ class Filtration:
         starts = np.concatenate([[0], np.cumsum(np.maximum(self.parts[0] - 1, 0))])
         born, dies, into, cells, loops, sides = (np.empty(starts[-1], np.int64) for _ in range(6))
         bars, count = morse.merge_components(
-            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, starts, born, dies,
+            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, starts,
+            np.empty(52, np.int64), born, dies,
             into, cells, loops, sides,
         )  # fmt: skip
         return Components(born[:bars], dies[:bars], into[:bars], starts, cells, loops[:count], sides)
@@ -128,9 +129,11 @@ class Filtration:
         _ = self.components  # which needs the descents, that now make room for the ascents
         morse.ascend(self.keys, self.steps, self.parent, self.shape[2], self.shape[1] * self.shape[2])
         free = self.parts[1]
+        # Of equal keys the last neighbour is the latest; the faces come in the order of their steps.
+        highest = 5 - np.argmax(self.keys[self.voxels[:, None] + self.steps[5::-1]], axis=1)
         born, dies, into, fillings, around = (np.empty(np.maximum(free - 1, 0).sum(), np.int64) for _ in range(5))
         bars, count = morse.merge_cavities(
-            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, free, born, dies, into,
+            self.keys, self.steps, self.parent, self.voxels, self.codes, self.order, free, highest, born, dies, into,
             fillings, around,
         )  # fmt: skip
         return Cavities(born[:bars], dies[:bars], into[:bars], fillings[:count], around[:count])
@@ -144,18 +147,43 @@ class Filtration:
         fillings, around = hollow.fillings[::-1].copy(), hollow.around[::-1].copy()
         self.parent.fill(0)  # the forests are done with: room for a chain
 
+        begin, heads, sides = self.outlines(fillings, around)
+
         def settle(*room: Any) -> int:
             return morse.boundaries(
-                self.keys, self.steps, self.voxels, self.codes, merged.starts, merged.cells, merged.loops.size,
-                fillings, around, self.parent, *room,
+                begin, heads, sides, self.keys, self.steps, self.voxels, merged.starts, merged.cells,
+                merged.loops.size, self.parent, *room,
             )  # fmt: skip
 
-        pivots, first, last, pool = self.reduced(*self.settled(settle, fillings.size))
+        pivots, first, last, pool = self.reduced(*self.settled(settle, begin.size - 1))
         if (pivots < 0).any():
             raise AssertionError("a voxel that fills a loop has found none to fill")
         filled = np.full(merged.loops.size, -1, np.int64)
         filled[pivots] = self.voxels[fillings]
         return Loops(self.heads[merged.loops], filled, first, last, pool)
+
+    def outlines(
+        self, critical: Int64[np.ndarray, " f"], around: Int64[np.ndarray, " f"]
+    ) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Loops of edges between earlier neighbours of critical voxels, each around some uncovered faces: begin, ends.
+
+        Each edge of the voxel on the border of those faces, and each of its corners, is held by an earlier neighbour
+        (the first of them stands for all), and those follow each other.
+        """
+        from vesselsdf.topology.contact import CORNER_HOLDERS, EDGE_CORNERS, EDGE_FACES, EDGE_HOLDERS
+
+        def first_holder(holders: np.ndarray) -> Int64[np.ndarray, "f k"]:
+            """The first earlier neighbour that holds each cell; meaningless where none does."""
+            held = self.codes[critical, None] & holders
+            return np.bitwise_count((held & -held) - 1).astype(np.int64)
+
+        one, other = (around[:, None] >> EDGE_FACES[:, side] & 1 for side in (0, 1))
+        border = (one != other) & (self.codes[critical, None] & EDGE_HOLDERS != 0)
+        by, end = first_holder(EDGE_HOLDERS)[:, :, None], first_holder(CORNER_HOLDERS)[:, EDGE_CORNERS]
+        column, edge, corner = np.nonzero(border[:, :, None] & (by != end))
+        voxel = self.voxels[critical[column]]
+        heads, sides = voxel + self.steps[by[column, edge, 0]], voxel + self.steps[end[column, edge, corner]]
+        return np.searchsorted(column, np.arange(critical.size + 1)), heads, sides
 
     def settled(
         self, settle: Callable[..., int], columns: int

@@ -18,16 +18,10 @@ import numpy as np
 from numba import njit
 
 from vesselsdf.topology.contact import (
-    CORNER_HOLDERS,
-    EDGE_CORNERS,
-    EDGE_FACES,
-    EDGE_HOLDERS,
     OUT,
     contact,
-    contact_part,
     face_part,
     first_bit,
-    highest,
     inner,
     lowest,
     parts,
@@ -73,7 +67,7 @@ def scan(keys, steps, table, parent, voxels, codes):
 
 
 @njit(cache=True, nogil=True)
-def merge_components(keys, steps, parent, voxels, codes, order, starts, born, dies, into, cells, loops, sides):
+def merge_components(keys, steps, parent, voxels, codes, order, starts, tree, born, dies, into, cells, loops, sides):
     """H0: joins components in the order of the critical voxels; those of voxel `i` are `starts[i]` to `starts[i + 1]`.
 
     Writes bars (birth voxel, death voxel) and the elder births that they merge into; for each 1-cell in `cells` its
@@ -86,10 +80,10 @@ def merge_components(keys, steps, parent, voxels, codes, order, starts, born, di
             continue
         voxel, rest = voxels[i], codes[i]
         own = find(parent, voxel)
-        rest &= ~contact_part(rest, lowest(keys, voxel, rest, steps))
+        _, rest = spanning_tree(rest, lowest(keys, voxel, rest, steps), tree)
         for cell in range(starts[i], starts[i + 1]):
             first = first_bit(rest)
-            rest &= ~contact_part(rest, first)
+            _, rest = spanning_tree(rest, first, tree)
             sides[cell] = voxel + steps[first]
             other = find(parent, sides[cell])
             if other == own:
@@ -133,8 +127,9 @@ def ascend(keys, steps, parent, row, slab):
 
 
 @njit(cache=True, nogil=True)
-def merge_cavities(keys, steps, parent, voxels, codes, order, free, born, dies, into, fillings, around):
-    """H2 by duality: joins components of the background in falling order; `free` is `d` of the critical voxels.
+def merge_cavities(keys, steps, parent, voxels, codes, order, free, highest, born, dies, into, fillings, around):
+    """H2 by duality: joins components of the background in falling order; `free` is `d` of the critical voxels,
+    `highest` the face across which their latest neighbour lies.
 
     Writes bars (birth voxel, death voxel) and the later deaths that they merge into, and the 2-cells that fill loops,
     latest first, as (critical voxel, faces of the uncovered part that the loop runs around). Gives their numbers.
@@ -145,7 +140,7 @@ def merge_cavities(keys, steps, parent, voxels, codes, order, free, born, dies, 
             continue
         voxel, rest = voxels[i], ~codes[i] & 63
         own = find(parent, voxel)
-        rest &= ~face_part(codes[i], highest(keys, voxel, rest, steps))
+        rest &= ~face_part(codes[i], highest[i])
         while rest:
             first = first_bit(rest)
             part = face_part(codes[i], first)
@@ -242,26 +237,16 @@ def settle(keys, steps, voxels, starts, cells, chain, heap, tree, found, count):
 
 
 @njit(cache=True, nogil=True)
-def boundaries(
-    keys, steps, voxels, codes, starts, cells, loops, fillings, around,  chain, heap, tree, found, ends, column,
-):  # fmt: skip
-    """Where the boundary of each 2-cell comes to rest when it flows down: `settle`'s ranks, and where each's end.
+def boundaries(begin, heads, sides, keys, steps, voxels, starts, cells, loops, chain, heap, tree, found, ends, column):
+    """Where cycles come to rest when they flow down: `settle`'s ranks, and where each's end.
 
-    A boundary starts as the loop around uncovered faces of its voxel: each edge of the voxel on that border, and each
-    of its corners, is held by an earlier neighbour, and those follow each other. Begins with a column, and gives the
-    first one for which there might be no room.
+    A cycle is given as edges between voxels that touch, in `heads` and `sides` from `begin[i]` to `begin[i + 1]`.
+    Begins with a column, and gives the first one for which there might be no room.
     """
     count = 0 if column == 0 else ends[column - 1]
-    while column < fillings.size and count + loops <= found.size:
-        voxel, code, faces = voxels[fillings[column]], codes[fillings[column]], around[column]
-        for edge in range(12):
-            held = code & EDGE_HOLDERS[edge]
-            if held and (faces >> EDGE_FACES[edge, 0] & 1) != (faces >> EDGE_FACES[edge, 1] & 1):
-                by = first_bit(held)
-                for k in range(2):
-                    end = first_bit(code & CORNER_HOLDERS[EDGE_CORNERS[edge, k]])
-                    if end != by:
-                        toggle(keys, voxel + steps[by], voxel + steps[end], steps, chain, heap)
+    while column < begin.size - 1 and count + loops <= found.size:
+        for i in range(begin[column], begin[column + 1]):
+            toggle(keys, heads[i], sides[i], steps, chain, heap)
         count = settle(keys, steps, voxels, starts, cells, chain, heap, tree, found, count)
         ends[column] = count
         column += 1
@@ -275,8 +260,8 @@ def images_of_cycles(
 ):  # fmt: skip
     """Where cycles of one filtration come to rest in another one: as `boundaries`.
 
-    A cycle is given as 1-cells of the first filtration (with `descent_keys`), in `heads` and `sides` from `begin[i]` to
-    `begin[i + 1]`. Each stands for the edge between its two voxels and the steepest descents from both.
+    A cycle is given as 1-cells of the first filtration (with `descent_keys`). Each stands for the edge between its two
+    voxels and the steepest descents from both.
     """
     count = 0 if cycle == 0 else ends[cycle - 1]
     while cycle < begin.size - 1 and count + loops <= found.size:
