@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vesselsdf"
 _checked = [
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
     for path in PACKAGE.rglob("*.py")
-    if path.name != "__init__.py" and "from numba import" not in path.read_text(encoding="utf-8")
+    if path.name != "__init__.py" and not {"@kernel", "@inner"} & set(path.read_text(encoding="utf-8").splitlines())
 ]
 _hook = install_import_hook(_checked, "beartype.beartype")
 

@@ -150,7 +150,7 @@ def versions() -> dict[str, Any]:
     """Versions of what computed a result."""
     from importlib.metadata import version
 
-    packages = ("torch", "monai", "numpy", "scipy", "scikit-image", "trimesh", "gudhi", "nibabel", "SimpleITK")
+    packages = ("torch", "monai", "numpy", "numba", "scipy", "scikit-image", "trimesh", "gudhi", "nibabel", "SimpleITK")
     return {
         "vesselsdf": __version__,
         "python": platform.python_version(),

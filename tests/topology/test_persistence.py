@@ -1,6 +1,9 @@
 """Persistence: solids with known bars, gudhi's own bars, Betti numbers at any threshold, stability, certificates."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import gudhi
 import numpy as np
@@ -145,3 +148,14 @@ def test_a_band_lets_a_large_field_through():
     sdf = np.sqrt(x**2 + y**2 + z**2) - 8
     (bar,) = diagrams(sdf, band=3.0)[0]
     assert bar.tolist() == [-3.0, math.inf]
+
+
+def test_where_no_cache_can_be_written_kernels_are_compiled_each_time():
+    code = """
+import numpy as np
+from numba.core import caching
+caching.CacheImpl._locator_classes = []
+from vesselsdf.topology.contact import kernel
+assert kernel(lambda x: x + 1)(2) == 3
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

@@ -15,7 +15,6 @@ Kernels allocate nothing: arrays to write in come as arguments, which makes them
 """
 
 import numpy as np
-from numba import njit
 
 from vesselsdf.topology.contact import (
     OUT,
@@ -23,6 +22,7 @@ from vesselsdf.topology.contact import (
     face_part,
     first_bit,
     inner,
+    kernel,
     lowest,
     parts,
     spanning_tree,
@@ -38,7 +38,7 @@ def find(parent, voxel):
     return voxel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def scan(keys, steps, table, parent, voxels, codes):
     """Critical voxels in flat order, with their codes; `parent` becomes the forest of steepest descents.
 
@@ -66,7 +66,7 @@ def scan(keys, steps, table, parent, voxels, codes):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def merge_components(keys, steps, parent, voxels, codes, order, starts, tree, born, dies, into, cells, loops, sides):
     """H0: joins components in the order of the critical voxels; those of voxel `i` are `starts[i]` to `starts[i + 1]`.
 
@@ -99,7 +99,7 @@ def merge_components(keys, steps, parent, voxels, codes, order, starts, tree, bo
     return bars, count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ascend(keys, steps, parent, row, slab):
     """`parent` becomes the forest of steepest ascents across faces; what never enters is joined to components.
 
@@ -126,7 +126,7 @@ def ascend(keys, steps, parent, row, slab):
                 parent[max(a, b)] = min(a, b)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def merge_cavities(keys, steps, parent, voxels, codes, order, free, highest, born, dies, into, fillings, around):
     """H2 by duality: joins components of the background in falling order; `free` is `d` of the critical voxels,
     `highest` the face across which their latest neighbour lies.
@@ -236,7 +236,7 @@ def settle(keys, steps, voxels, starts, cells, chain, heap, tree, found, count):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def boundaries(begin, heads, sides, keys, steps, voxels, starts, cells, loops, chain, heap, tree, found, ends, column):
     """Where cycles come to rest when they flow down: `settle`'s ranks, and where each's end.
 
@@ -253,7 +253,7 @@ def boundaries(begin, heads, sides, keys, steps, voxels, starts, cells, loops, c
     return column
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def images_of_cycles(
     descent_keys, begin, heads, sides, keys, steps, voxels, starts, cells, loops, chain, heap, tree,
     found, ends, cycle,
@@ -294,7 +294,7 @@ def position(voxels, voxel):
     return low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def reduce_columns(begin, ranks, loops, pivots, first, last, pool, used, column):
     """Reduction of a boundary matrix over Z/2 from its columns, ascending ranks in `ranks[begin[i] : begin[i + 1]]`.
 
