@@ -134,7 +134,7 @@ def _changed(changed: Sequence[Mapping[str, Any]] | None) -> str:
         return "none"
     counts = Counter(item["decision"] for item in changed)
     names = [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:4])} and {len(names) - 4} more"
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def run_table(report: Mapping[str, Any]) -> str:
