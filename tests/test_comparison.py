@@ -150,6 +150,12 @@ def test_the_path_length_error_is_that_of_the_ends_that_are_reached():
     assert result["reasons"] == {"path_length_error": "no end is reached"}
 
 
+@pytest.mark.parametrize(("short", "reached"), [(2.0, 1.0), (3.5, 1.0), (6.0, 0.0)])
+def test_a_root_that_is_somewhat_short_is_still_the_root(short, reached):
+    nodes = {**NODES, "root": (NODES["root"][0] + short, *NODES["root"][1:])}
+    assert compare_graphs(tree(nodes=nodes), tree(), 1.0)["terminals_reached"] == reached
+
+
 def test_radius_and_path_errors_have_the_size_that_was_put_in():
     result = compare_graphs(tree(radius=0.8), tree(radius=0.5), 1.0)
     assert result["radius_error"] == pytest.approx(0.3)

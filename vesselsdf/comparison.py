@@ -26,6 +26,8 @@ DETECTED_SHARE = 0.8
 # Two places are torn apart when the way between them is longer than this many tolerances; where a junction has only
 # moved, it is shorter.
 TORN = 6.0
+# How far from a root, in tolerances or radii, its vessel may begin in the other graph.
+ROOT_REACH = 3.0
 
 SHARES = (
     "tree_length_detected",
@@ -67,7 +69,7 @@ def compare_graphs(predicted: nx.MultiGraph, reference: nx.MultiGraph, tolerance
     - `node_precision` = M / predicted, `node_recall` = M / reference, `node_f1` = 2 M / (predicted + reference) over
       junctions and ends, with M the size of a largest one-to-one matching within reach, each to its own kind.
     - `terminals_reached` = terminals of the reference whose place is joined to that of their root in the prediction /
-      all.
+      all; a root may be up to three tolerances (or radii) shorter there.
 
     Counts, 0 to inf (in the manner of merges and splits in connectomics, Januszewski et al. 2018):
     - `false_splits`: places where the reference runs on between two found points that the prediction does not join
@@ -280,7 +282,7 @@ def _paths(reference: nx.MultiGraph, r: Line, p: Line, link: Link) -> tuple[dict
         if root is not None:
             others = [r.point_at[position[node]] for node in ends if node != root]
             terminals += others
-            roots += [r.point_at[position[root]]] * len(others)
+            roots += [first_found(r, position[root], link)] * len(others)
     if not terminals:
         return {"terminals_reached": math.nan, "path_length_error": math.nan}, []
     start, end = np.array(roots), np.array(terminals)
@@ -290,6 +292,18 @@ def _paths(reference: nx.MultiGraph, r: Line, p: Line, link: Link) -> tuple[dict
     error = np.abs(length[reached] / expected[reached] - 1).mean() if reached.any() else math.nan
     lost = r.points[end[~reached]].tolist()
     return {"terminals_reached": float(reached.mean()), "path_length_error": float(error)}, lost
+
+
+def first_found(line: Line, node: int, link: Link) -> int:
+    """The first found point on the way from an end of a graph, looked for as far as ROOT_REACH; else the end itself.
+
+    A root that is predicted somewhat too short is still the root of all that is joined to it.
+    """
+    start = line.point_at[node]
+    branch = np.flatnonzero(line.branch == line.branch[start])
+    away = np.abs(line.arc[branch] - line.arc[start])
+    near = branch[link.found[branch] & (away <= ROOT_REACH * link.reach[start])]
+    return int(near[np.argmin(np.abs(line.arc[near] - line.arc[start]))]) if len(near) else start
 
 
 def _radius_errors(r: Line, p: Line, link: Link) -> dict[str, float]:

@@ -82,13 +82,19 @@ def fill_cavities(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]
         return np.where(mask, sdf, -np.abs(sdf))
     result = np.where(filled, np.minimum(sdf, 0), sdf)
     cavities, _ = ndimage.label(filled & ~mask)
+    everywhere = None  # the distance to the outer wall in the whole volume, where a cavity has to be seen in it
     for number, hollow in enumerate(ndimage.find_objects(cavities), start=1):
         pad, deeper = 3, None
         while deeper is None:
             pad *= 2
             box = tuple(slice(max(part.start - pad, 0), part.stop + pad) for part in hollow)
-            whole = sdf[box].shape == sdf.shape
-            deeper = depth_without(sdf[box], filled[box], cavities[box] == number, spacing, whole)
+            whole = 4 * sdf[box].size > sdf.size
+            if whole:
+                box = (slice(None),) * 3
+                everywhere = signed_distance(filled, tuple(spacing.tolist())) if everywhere is None else everywhere
+            deeper = depth_without(
+                sdf[box], filled[box], cavities[box] == number, spacing, everywhere if whole else None
+            )
         result[box] = np.minimum(result[box], deeper)
     return result
 
@@ -98,22 +104,23 @@ def depth_without(
     filled: Bool[np.ndarray, "x y z"],
     cavity: Bool[np.ndarray, "x y z"],
     spacing: Float[np.ndarray, "3"],
-    whole: bool,
+    everywhere: Num[np.ndarray, "x y z"] | None,
 ) -> Num[np.ndarray, "x y z"] | None:
     """The field in a box where a cavity's filling makes it deeper, else inf; None if the box is too small to tell.
 
     What gets deeper was nearest to the cavity, and so was all that lies between the two: it is one piece around the
     cavity. In a box that cuts off walls depths are only overestimated, so if the piece does not reach a face of it,
-    nothing outside gets deeper; and depths that are less than the distance to the faces are exact.
+    nothing outside gets deeper; and depths that are less than the distance to the faces are exact. `everywhere` is the
+    distance to the outer wall where the box is the whole volume.
     """
-    if not whole and filled.all():
+    if everywhere is None and filled.all():
         return None
-    outer = signed_distance(filled, tuple(spacing.tolist()))
+    outer = signed_distance(filled, tuple(spacing.tolist())) if everywhere is None else everywhere
     # Far from cavities the given field is the better one: where it is not much shallower, it stays.
     deeper = filled & (outer < sdf - spacing.max()) | cavity
     pieces, _ = ndimage.label(deeper, np.ones((3, 3, 3)))
     deeper = np.isin(pieces, np.unique(pieces[cavity]))
-    if not whole:
+    if everywhere is None:
         index = np.argwhere(deeper)
         to_face = (np.minimum(index, np.array(sdf.shape) - 1 - index) * spacing).min(axis=1)
         if (-outer[deeper] >= to_face).any():
