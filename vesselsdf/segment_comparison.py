@@ -6,6 +6,7 @@ segment or a part out and counting again says, exactly, what it does to the Bett
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +67,9 @@ class Side:
 
 def frame(p: Labelled, r: Labelled, asked: bool) -> Alignment:
     """How two labels lie to each other; on different grids only if that is `asked` for."""
-    try:
+    with suppress(InputError):  # which says that the grids differ: what follows is for those
         check_same_grid(p.volume, r.volume)
         return Alignment("grid")
-    except InputError:
-        pass
     if not asked:
         return Alignment("none", why="they are on different grids, and no alignment was asked for")
     # Where a segment ends in another one is anatomy; where it ends in nothing is often the edge of somebody's box, so
