@@ -1,6 +1,5 @@
 """Centreline graphs as files: JSON and GraphML (whole), VTP (for VTK, ParaView, Slicer), SWC (trees; loops cut)."""
 
-import base64
 import json
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from vesselsdf.errors import InputError
 from vesselsdf.files import atomic_path, jsonable, write_text
 from vesselsdf.files import write_json as write_json_file
 from vesselsdf.skeleton import length_of, merge_degree_two
+from vesselsdf.vtk_xml import write_polydata
 
 JSON_FORMAT = "vesselsdf centreline graph 1"
 # Structure identifiers of the SWC convention (Cannon et al. 1998, as extended by neuromorpho.org).
@@ -98,38 +98,13 @@ def write_vtp(graph: nx.MultiGraph, path: str | Path) -> None:
         "end": np.array(lonely + [b[3] for b in branches], dtype=np.int64),
         "length": np.array([0.0] * len(lonely) + [b[4] for b in branches], dtype=np.float64),
     }
-    parts = [
-        vtk_section("PointData", {"MaximumInscribedSphereRadius": radii, "radius": radii}),
-        vtk_section("CellData", cells),
-        vtk_section("Points", {"Points": points}),
-        vtk_section("Verts", vtk_cells(whole[: len(lonely)], np.ones(len(lonely), dtype=np.int64))),
-        vtk_section("Lines", vtk_cells(whole[len(lonely) :], sizes)),
-    ]
-    counts = f'NumberOfPoints="{len(points)}" NumberOfVerts="{len(lonely)}" NumberOfLines="{len(branches)}"'
-    body = "\n".join(parts)
-    write_text(
+    write_polydata(
         path,
-        '<?xml version="1.0"?>\n'
-        '<VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64">\n<PolyData>\n'
-        f'<Piece {counts} NumberOfStrips="0" NumberOfPolys="0">\n{body}\n</Piece>\n</PolyData>\n</VTKFile>\n',
+        points,
+        {"Verts": (whole[: len(lonely)], np.ones(len(lonely), dtype=np.int64)), "Lines": (whole[len(lonely) :], sizes)},
+        {"MaximumInscribedSphereRadius": radii, "radius": radii},
+        cells,
     )
-
-
-def vtk_cells(points: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
-    """VTK's two arrays for cells of the given numbers of points."""
-    return {"connectivity": points, "offsets": np.cumsum(sizes)}
-
-
-def vtk_section(tag: str, arrays: dict[str, np.ndarray]) -> str:
-    """One element of a VTK XML file with its arrays, base64 with a length in front (inline binary)."""
-    lines = [f"<{tag}>"]
-    for name, array in arrays.items():
-        kind = "Int64" if array.dtype.kind == "i" else "Float64"
-        raw = np.ascontiguousarray(array, dtype="<i8" if kind == "Int64" else "<f8").tobytes()
-        text = base64.b64encode(np.uint64(len(raw)).astype("<u8").tobytes() + raw).decode("ascii")
-        components = ' NumberOfComponents="3"' if array.ndim == 2 else ""
-        lines.append(f'<DataArray type="{kind}" Name="{name}"{components} format="binary">{text}</DataArray>')
-    return "\n".join([*lines, f"</{tag}>"])
 
 
 def write_swc(graph: nx.MultiGraph, path: str | Path) -> None:
