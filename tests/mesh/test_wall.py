@@ -1,12 +1,8 @@
-"""Surfaces in RAS mm: orientation, sizes, files that others read back, and one sentence for bad fields."""
-
-import json
-import struct
+"""Surfaces in RAS mm: orientation, sizes, and one sentence for bad fields."""
 
 import numpy as np
 import pytest
 import trimesh
-from vtk import vtkPLYReader, vtkSTLReader
 
 from vesselsdf import mesh
 from vesselsdf.errors import InputError
@@ -109,52 +105,3 @@ def test_a_field_without_a_wall_is_refused_in_one_sentence(sdf, words):
     with pytest.raises(InputError, match=words) as error:
         mesh.surface(sdf, np.eye(4))
     assert str(error.value).count(". ") == 0
-
-
-@pytest.mark.parametrize("suffix", [".ply", ".stl", ".obj", ".glb"])
-def test_files_read_back_with_the_same_shape(tmp_path, suffix):
-    ours = mesh.surface(torus() * 0.3, rotated([0.3, 0.3, 0.3], flip=True))
-    path = tmp_path / f"vessels{suffix}"
-    mesh.write_mesh(ours, path)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    back = trimesh.load(path, force="mesh") if suffix != ".glb" else trimesh.load(path, force="scene").to_mesh()
-    assert len(back.faces) == len(ours.faces)
-    assert back.is_watertight
-    assert back.euler_number == 0
-    scale = 1e-3 if suffix == ".glb" else 1.0
-    assert back.volume == pytest.approx(ours.volume * scale**3, rel=1e-3)
-    if suffix != ".glb":
-        np.testing.assert_allclose(back.bounds, ours.bounds, atol=1e-4)
-
-
-@pytest.mark.parametrize(("suffix", "reader"), [(".ply", vtkPLYReader), (".stl", vtkSTLReader)])
-def test_vtk_reads_the_same_points(tmp_path, suffix, reader):
-    ours = mesh.surface(torus(), np.eye(4))
-    path = tmp_path / f"vessels{suffix}"
-    mesh.write_mesh(ours, path)
-    reading = reader()
-    reading.SetFileName(str(path))
-    reading.Update()
-    assert reading.GetOutput().GetNumberOfCells() == len(ours.faces)
-    assert reading.GetOutput().GetNumberOfPoints() == len(ours.vertices)
-    np.testing.assert_allclose(np.reshape(reading.GetOutput().GetBounds(), (3, 2)).T, ours.bounds, atol=1e-4)
-
-
-def test_glb_keeps_millimetres_and_stands_upright_in_metres(tmp_path):
-    points = np.array([[0, 0, 0], [100.0, 0, 0], [0, 200.0, 0], [0, 0, 300.0]])
-    mesh.write_mesh(
-        trimesh.Trimesh(points, [[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]], process=False), tmp_path / "a.glb"
-    )
-    raw = (tmp_path / "a.glb").read_bytes()
-    header = json.loads(raw[20 : 20 + struct.unpack("<I", raw[12:16])[0]])
-    assert any(accessor.get("max") == [100.0, 200.0, 300.0] for accessor in header["accessors"])
-    shown = trimesh.load(tmp_path / "a.glb", force="scene").to_mesh()
-    # Head up is +Y, the front faces +Z, the patient's right is at -X (glTF 2.0).
-    np.testing.assert_allclose(shown.bounds, [[-0.1, 0, 0], [0, 0.3, 0.2]], atol=1e-9)
-    assert shown.volume > 0
-
-
-def test_an_unknown_suffix_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(InputError, match=r"\.ply"):
-        mesh.write_mesh(mesh.surface(torus(), np.eye(4)), tmp_path / "vessels.xyz")
-    assert list(tmp_path.iterdir()) == []

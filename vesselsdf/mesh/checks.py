@@ -7,6 +7,8 @@ import trimesh
 from jaxtyping import Float
 from scipy import sparse
 
+from vesselsdf.mesh.intersections import degenerate_faces, self_intersections
+
 
 def check(mesh: trimesh.Trimesh) -> dict[str, Any]:
     """What can be said of a mesh, by counting.
@@ -14,7 +16,8 @@ def check(mesh: trimesh.Trimesh) -> dict[str, Any]:
     Keys: `vertices`, `faces`; `watertight` (every edge has exactly two faces); `winding_consistent` (and they run along
     it in opposite directions); `manifold_vertices` (the faces around every vertex form one fan); `outward` (positive
     volume); `euler_number`; `components`; `volume` in mm3; `area` in mm2; `degenerate_faces` (a repeated vertex, or a
-    height below 1e-6 of the longest side). Vertices that no face uses are not counted.
+    height below 1e-6 of the longest side); `self_intersections` (pairs of faces that meet where they should not; which
+    ones, tells `intersections.self_intersections`). Vertices that no face uses are not counted.
     """
     faces, n = np.asarray(mesh.faces, dtype=np.int64), len(mesh.vertices)
     start, end = faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()
@@ -25,10 +28,8 @@ def check(mesh: trimesh.Trimesh) -> dict[str, Any]:
     _, component = sparse.csgraph.connected_components(
         sparse.coo_matrix((np.ones(len(start), dtype=bool), (start, end)), shape=(n, n)), directed=False
     )
-    sides = mesh.vertices[faces] - mesh.vertices[np.roll(faces, -1, axis=1)]
-    longest = np.linalg.norm(sides, axis=2).max(axis=1, initial=0.0)
-    doubled_area = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1)
-    volume = float(np.einsum("fi,fi->", mesh.vertices[faces[:, 0]], face_normals(mesh)) / 6)
+    normals = face_normals(mesh)
+    volume = float(np.einsum("fi,fi->", mesh.vertices[faces[:, 0]], normals) / 6)
     return {
         "vertices": len(used),
         "faces": len(faces),
@@ -39,8 +40,9 @@ def check(mesh: trimesh.Trimesh) -> dict[str, Any]:
         "euler_number": len(used) - len(per_edge) + len(faces),
         "components": len(np.unique(component[used])),
         "volume": volume,
-        "area": float(doubled_area.sum() / 2),
-        "degenerate_faces": int(np.sum(doubled_area <= 1e-6 * longest**2)),
+        "area": float(np.linalg.norm(normals, axis=1).sum() / 2),
+        "degenerate_faces": int(degenerate_faces(np.asarray(mesh.vertices), faces).sum()),
+        "self_intersections": len(self_intersections(mesh)),
     }
 
 
