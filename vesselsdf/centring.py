@@ -1,14 +1,8 @@
 """Centreline points and radii below the size of a voxel, from sections of the distance field.
 
-Strategy. Where the field is a distance, on a ring of radius `rho` about a point `p` in the plane normal to the branch
-it is
-
-    s(theta) = |rho e(theta) + p - c| - R  =  (rho - R) + (p - c) . e(theta) + O(|p - c|^2 / rho)
-
-for a vessel with centre `c` and radius `R`. The first harmonic of s gives the centre, the mean gives the radius. The
-ring stays clear of the ridge at the centre, where linear interpolation of the samples underestimates the depth by up to
-half a voxel; on the ring itself that error is known (mean of t (1 - t) / 2 times the second derivative, that is h_a^2
-tau_a^2 / (12 rho) per axis with tau the tangent of the ring) and is taken off.
+Strategy. Points are led to the centres of their sections by rings, some rounds with a little smoothing in between; at
+last rays to the wall measure the sections, and the points move to the centroids (`vesselsdf.sections`). Where branches
+meet a section is not one vessel's: there branches run straight into the point where their axes meet.
 
 All points of all branches are handled at once. Space is voxel space scaled by the spacing, mm.
 """
@@ -18,40 +12,16 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import ndimage
 
-from vesselsdf.skeleton import length_of
+from vesselsdf.sections import RING, Field, ball, cast, ring
+from vesselsdf.skeleton import WIDTHS, length_of
 
-DIRECTIONS = 12
 ROUNDS = 4
-# Ring radius as a share of the vessel's: inside the wall, where this vessel alone decides the field.
-RING = 0.7
 # Points nearer to a junction than this many of its radii are not centred: the section there is not one vessel's.
 JUNCTION_ZONE = 1.3
 MAX_TAPER = 0.2
-
-
-@dataclass(frozen=True)
-class Field:
-    """A sampled distance field with its spacing, read by linear interpolation at scaled positions (mm)."""
-
-    sdf: np.ndarray
-    spacing: np.ndarray
-
-    def __call__(self, points: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "..."]:
-        """Values at `points`, continued from the border outwards."""
-        coordinates = np.moveaxis(points / self.spacing, -1, 0)
-        return ndimage.map_coordinates(self.sdf, coordinates, output=np.float64, order=1, mode="nearest")
-
-    @property
-    def voxel(self) -> float:
-        """Edge of a cube with the volume of a voxel, mm."""
-        return float(np.prod(self.spacing) ** (1 / 3))
-
-    def within(self, points: Float[np.ndarray, "... 3"]) -> Bool[np.ndarray, "..."]:
-        """Whether points lie in the box of the grid, outer halves of the border voxels included."""
-        index = points / self.spacing
-        return ((index >= -0.5) & (index <= np.array(self.sdf.shape) - 0.5)).all(axis=-1)
+# A section whose centroid lies farther from the deepest point than this many radii is not one vessel's either.
+OFF_CENTRE = 0.3
 
 
 @dataclass
@@ -76,38 +46,6 @@ class Lines:
         return chord / np.maximum(np.linalg.norm(chord, axis=1, keepdims=True), 1e-12)
 
 
-def section(
-    field: Field, points: Float[np.ndarray, "n 3"], tangents: Float[np.ndarray, "n 3"], rho: Float[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
-    """Offset to the centre of each normal section, and the radius there, from rings of radius `rho`; all in mm."""
-    first = np.cross(tangents, np.eye(3)[np.abs(tangents).argmin(axis=1)])
-    first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-12)
-    second = np.cross(tangents, first)
-    angle = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
-    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
-    outward, along = cos * first + sin * second, cos * second - sin * first
-    values = field(points + rho[:, None] * outward) - (along**2 @ field.spacing**2) / (12 * rho)
-    offset = -2 * (values[:, :, None] * outward).mean(axis=0)
-    # |rho e + d| exceeds rho + d.e by |d|^2 sin^2 / (2 rho), on average |d|^2 / (4 rho).
-    return offset, rho - values.mean(axis=0) + (offset**2).sum(axis=1) / (4 * rho)
-
-
-def ball(field: Field, point: Float[np.ndarray, "3"]) -> tuple[Float[np.ndarray, "3"], float]:
-    """Centre and radius of the ball that best explains the field around `point`: as `section`, in 3D."""
-    outward = np.array([d for d in np.ndindex(3, 3, 3) if d != (1, 1, 1)]) - 1.0
-    outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-    centre, radius = point, max(float(-field(point[None])[0]), 0.0)
-    for _ in range(ROUNDS):
-        rho = max(RING * radius, field.voxel)
-        bias = ((1 - outward**2) @ field.spacing**2) / (12 * rho)
-        values = field(centre + rho * outward) - bias
-        step = -3 * (values[:, None] * outward).mean(axis=0)
-        size = float(np.linalg.norm(step))
-        centre = centre + step * min(1.0, field.voxel / 2 / max(size, 1e-12))
-        radius = max(float(rho - values.mean()), 0.0)
-    return (centre, radius) if np.linalg.norm(centre - point) < 2 * field.voxel else (point, radius)
-
-
 def resample(points: Float[np.ndarray, "n 3"], step: float, least: int = 3) -> Float[np.ndarray, "m 3"]:
     """The same polyline with points about `step` apart, at least `least` of them; ends are kept."""
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
@@ -129,7 +67,7 @@ class Branch:
 def refine(graph: nx.MultiGraph, field: Field) -> None:
     """Move the branches of a voxel graph to the middle of the vessel and measure their radii, in place.
 
-    Sets the edges' `points`, `radii`, `length` and the nodes' `pos` and `radius`. Junctions move to the place where the
+    Sets the edges' `points`, `WIDTHS`, `length` and the nodes' `pos` and `radius`. Junctions move to the place where the
     axes of their branches meet, ends to one radius inside the tip (so that round cones along the graph fill the
     vessel), or to the border of the grid where the vessel leaves it.
     """
@@ -142,7 +80,7 @@ def refine(graph: nx.MultiGraph, field: Field) -> None:
     for branch in branches:
         mark_zone(graph, branch.first, lines.points[branch.part], trusted[branch.part])
         mark_zone(graph, branch.last, lines.points[branch.part][::-1], trusted[branch.part][::-1])
-    radii = centre(lines, trusted, field)
+    widths = centre(lines, trusted, field)
     ends: dict[int, list[np.ndarray]] = {}
     for branch in branches:
         axis = lines.points[branch.part][trusted[branch.part]]
@@ -154,7 +92,7 @@ def refine(graph: nx.MultiGraph, field: Field) -> None:
     largest: dict[int, float] = {}
     for branch in branches:
         part = branch.part
-        finish(graph, branch, lines.points[part], radii[part], trusted[part], field)
+        finish(graph, branch, lines.points[part], widths[part], trusted[part], field)
         measured = graph.edges[branch.first, branch.last, branch.key]["radii"]
         for node, radius in ((branch.first, measured[0]), (branch.last, measured[-1])):
             largest[node] = max(largest.get(node, 0.0), float(radius))
@@ -190,22 +128,36 @@ def mark_zone(graph: nx.MultiGraph, node: int, points: Float[np.ndarray, "n 3"],
         trusted[: max(1, min(reach, (len(points) - 1) // 2))] = False
 
 
-def centre(lines: Lines, trusted: Bool[np.ndarray, " n"], field: Field) -> Float[np.ndarray, " n"]:
-    """Move the trusted points to the centres of their sections, in place; radii of all points (elsewhere: depth)."""
+def centre(lines: Lines, trusted: Bool[np.ndarray, " n"], field: Field) -> Float[np.ndarray, "n 3"]:
+    """Move the trusted points to the centres of their sections, in place; the `WIDTHS` of all points (elsewhere: depth).
+
+    Where rays find no section of one vessel, all three widths are what a ring tells.
+    """
     widest = float(field.spacing.max())
     radii = np.maximum(-field(lines.points), 0.0)
     for _ in range(ROUNDS):
         lines.smooth(2)
         rho = np.maximum(RING * radii[trusted], field.voxel)
-        offset, measured = section(field, lines.points[trusted], lines.tangents()[trusted], rho)
-        size = np.maximum(np.linalg.norm(offset, axis=1), 1e-12)
-        limit = np.maximum(field.voxel, RING * radii[trusted]) / 2
-        lines.points[trusted] += offset * np.minimum(1.0, limit / size)[:, None]
+        offset, measured = ring(field, lines.points[trusted], lines.tangents()[trusted], rho)
+        lines.points[trusted] += shortened(offset, np.maximum(field.voxel, RING * radii[trusted]) / 2)
         # At the centre the samples miss the ridge by less than a voxel: a larger gain is not this vessel's.
         depth = np.maximum(-field(lines.points[trusted]), 0.0)
         radii[trusted] = np.clip(measured, depth, depth + widest)
     lines.smooth(1)
-    return radii
+    widths = np.repeat(radii[:, None], 3, axis=1)
+    seen = cast(field, lines.points[trusted], lines.tangents()[trusted], radii[trusted])
+    # NaN is not below anything.
+    single = np.linalg.norm(seen.offset, axis=1) < OFF_CENTRE * seen.area
+    where = np.flatnonzero(trusted)
+    widths[where[single]] = np.stack([seen.area, seen.least, seen.most], axis=1)[single]
+    lines.points[where[single & seen.whole]] += seen.offset[single & seen.whole]
+    return widths
+
+
+def shortened(steps: Float[np.ndarray, "n 3"], limit: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
+    """Vectors no longer than their limits."""
+    size = np.maximum(np.linalg.norm(steps, axis=1), 1e-12)
+    return steps * np.minimum(1.0, limit / size)[:, None]
 
 
 def meeting_point(
@@ -231,43 +183,50 @@ def finish(
     graph: nx.MultiGraph,
     branch: Branch,
     points: Float[np.ndarray, "n 3"],
-    radii: Float[np.ndarray, " n"],
+    widths: Float[np.ndarray, "n 3"],
     trusted: Bool[np.ndarray, " n"],
     field: Field,
 ) -> None:
     """Close the ends of one branch and write it into the graph."""
     edge = graph.edges[branch.first, branch.last, branch.key]
     if branch.ring:
-        points, radii = np.concatenate([points, points[:1]]), np.append(radii, radii[0])
+        points, widths = np.concatenate([points, points[:1]]), np.concatenate([widths, widths[:1]])
         graph.nodes[branch.first]["pos"] = points[0]
     else:
         good = np.flatnonzero(trusted)
-        points, radii = points[good[0] : good[-1] + 1], radii[good[0] : good[-1] + 1]
-        points, radii = end_at(graph, branch.last, points, radii, field)
-        points, radii = (x[::-1] for x in end_at(graph, branch.first, points[::-1], radii[::-1], field))
-    edge["points"], edge["radii"] = np.ascontiguousarray(points), np.ascontiguousarray(radii)
+        points, widths = points[good[0] : good[-1] + 1], widths[good[0] : good[-1] + 1]
+        points, widths = end_at(graph, branch.last, points, widths, field)
+        points, widths = (x[::-1] for x in end_at(graph, branch.first, points[::-1], widths[::-1], field))
+    edge["points"] = np.ascontiguousarray(points)
+    for name, values in zip(WIDTHS, widths.T, strict=True):
+        edge[name] = np.ascontiguousarray(values)
     edge["length"], edge["start"] = length_of(points), branch.first
 
 
 def end_at(
-    graph: nx.MultiGraph, node: int, points: Float[np.ndarray, "n 3"], radii: Float[np.ndarray, " n"], field: Field
-) -> tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, " m"]]:
-    """The branch with its last stretch led straight into `node`: a junction as it lies, or an end, which is placed."""
+    graph: nx.MultiGraph, node: int, points: Float[np.ndarray, "n 3"], widths: Float[np.ndarray, "n 3"], field: Field
+) -> tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, "m 3"]]:
+    """The branch with its last stretch led straight into `node`: a junction as it lies, or an end, which is placed.
+
+    Along the stretch the widths keep their proportions.
+    """
     slope = 0.0
     if graph.degree(node) > 2:
         target = graph.nodes[node]["pos"]
     else:
-        keep = last_full_section(points, radii)
-        points, radii = points[: keep + 1], radii[: keep + 1]
-        target, slope = place_end(points, radii, field)
+        keep = last_full_section(points, widths[:, 0])
+        points, widths = points[: keep + 1], widths[: keep + 1]
+        target, slope = place_end(points, widths[:, 0], field)
         graph.nodes[node]["pos"] = target
     step = float(field.spacing.min())
     gap = float(np.linalg.norm(target - points[-1]))
     if gap < step / 4 and len(points) > 1:
-        return np.concatenate([points[:-1], target[None]]), radii
+        return np.concatenate([points[:-1], target[None]]), widths
     along = np.arange(1, (count := max(1, round(gap / step))) + 1) / count
     tail = points[-1] + (target - points[-1]) * along[:, None]
-    return np.concatenate([points, tail]), np.concatenate([radii, np.maximum(radii[-1] + slope * gap * along, 0.0)])
+    radius = float(widths[-1, 0])
+    share = np.maximum(1 + slope * gap * along / radius, 0.0) if radius > 0 else np.ones(count)
+    return np.concatenate([points, tail]), np.concatenate([widths, widths[-1] * share[:, None]])
 
 
 def last_full_section(points: Float[np.ndarray, "n 3"], radii: Float[np.ndarray, " n"]) -> int:

@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy import ndimage
 
-from vesselsdf.centring import Field, refine
+from vesselsdf.centring import refine
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
 from vesselsdf.marching import bounding_box
+from vesselsdf.sections import Field
 from vesselsdf.skeleton import prune, voxel_graph
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.thinning import thin

@@ -24,6 +24,9 @@ from scipy import sparse
 SPUR_RADII = 1.1
 SPUR_VOXELS = 1.0
 
+# Radii along an edge: of the disc with the section's area; the smallest and largest from its centroid to its wall.
+WIDTHS = ("radii", "radii_min", "radii_max")
+
 HALF_NEIGHBOURHOOD = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)][14:])
 
 
@@ -167,7 +170,7 @@ def length_of(points: Float[np.ndarray, "n 3"]) -> float:
 
 
 def merge_degree_two(graph: nx.MultiGraph) -> None:
-    """Join the two branches (`points`, and `radii` if there are any) at each node of degree two, in place.
+    """Join the two branches (`points`, and those `WIDTHS` that both have) at each node of degree two, in place.
 
     A ring keeps one node.
     """
@@ -177,8 +180,8 @@ def merge_degree_two(graph: nx.MultiGraph) -> None:
             continue
         (_, a, _, first), (_, b, _, second) = ends
         joined = {}
-        for name in ("points", "radii"):
-            if name in first:
+        for name in ("points", *WIDTHS):
+            if name in first and name in second:
                 before = first[name] if first["start"] != node else first[name][::-1]
                 after = second[name] if second["start"] == node else second[name][::-1]
                 joined[name] = np.concatenate([before, after[1:]])
