@@ -1,4 +1,4 @@
-"""Masks with a rough wall, as a segmentation makes them, from an exact signed distance: what the benchmarks add noise by.
+"""Masks with a rough wall, as a segmentation makes them, from an exact signed distance.
 
 Four things go wrong in turn, each by a share that grows with the level:
 

@@ -18,7 +18,9 @@ def add_branch(graph, u, v, bend, radius):
     middle = [(a + b) / 2 + bend] if u != v else [a + bend * [1, 0, 0], a + bend, a + bend * [0, 1, 1]]
     points = np.array([a, *middle, b])
     length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
-    graph.add_edge(u, v, start=u, points=points, radii=np.linspace(radius, radius / 3, len(points)), length=length)
+    radii = np.linspace(radius, radius / 3, len(points))
+    widths = {"radii": radii, "radii_min": radii * 0.8, "radii_max": radii * 1.3}
+    graph.add_edge(u, v, start=u, points=points, length=length, **widths)
 
 
 @pytest.fixture
@@ -56,11 +58,10 @@ def test_json_reads_back_bit_for_bit(tmp_path, graph):
     for node in graph:
         assert np.array_equal(back.nodes[node]["pos"], graph.nodes[node]["pos"])
         assert back.nodes[node]["radius"] == graph.nodes[node]["radius"]
-    ours = sorted(
-        (e["start"], e["length"], e["points"].tolist(), e["radii"].tolist()) for *_, e in graph.edges(data=True)
-    )
-    theirs = sorted(
-        (e["start"], e["length"], e["points"].tolist(), e["radii"].tolist()) for *_, e in back.edges(data=True)
+    names = ("points", "radii", "radii_min", "radii_max")
+    ours, theirs = (
+        sorted((e["start"], e["length"], *(e[name].tolist() for name in names)) for *_, e in g.edges(data=True))
+        for g in (graph, back)
     )
     assert ours == theirs
     assert betti(back) == betti(graph) == (3, 3)
@@ -156,13 +157,18 @@ def test_vtk_reads_branches_and_radii(tmp_path, graph):
     branch = vtk_to_numpy(data.GetCellData().GetArray("branch")).tolist()
     assert branch == [-1, *range(8)]
     radius = vtk_to_numpy(data.GetPointData().GetArray("radius"))
-    assert np.array_equal(radius, vtk_to_numpy(data.GetPointData().GetArray("MaximumInscribedSphereRadius")))
+    widths = {name: vtk_to_numpy(data.GetPointData().GetArray(name)) for name in ("radius_min", "radius_max")}
+    assert np.array_equal(
+        widths["radius_min"], vtk_to_numpy(data.GetPointData().GetArray("MaximumInscribedSphereRadius"))
+    )
     points = vtk_to_numpy(data.GetPoints().GetData())
     cell = 1 + branch[1:].index(4)
     ids = [data.GetCell(cell).GetPointId(k) for k in range(data.GetCell(cell).GetNumberOfPoints())]
     edge = list(graph.edges(data=True))[4][2]
     assert np.array_equal(points[ids], edge["points"])
     assert np.array_equal(radius[ids], edge["radii"])
+    assert np.array_equal(widths["radius_min"][ids], edge["radii_min"])
+    assert np.array_equal(widths["radius_max"][ids], edge["radii_max"])
     assert vtk_to_numpy(data.GetCellData().GetArray("length"))[cell] == edge["length"]
 
 

@@ -21,7 +21,7 @@ ROUNDS = 4
 JUNCTION_ZONE = 1.3
 MAX_TAPER = 0.2
 # A section whose centroid lies farther from the deepest point than this many radii is not one vessel's either.
-OFF_CENTRE = 0.3
+OFF_CENTRE = 0.15
 
 
 @dataclass
@@ -67,8 +67,8 @@ class Branch:
 def refine(graph: nx.MultiGraph, field: Field) -> None:
     """Move the branches of a voxel graph to the middle of the vessel and measure their radii, in place.
 
-    Sets the edges' `points`, `WIDTHS`, `length` and the nodes' `pos` and `radius`. Junctions move to the place where the
-    axes of their branches meet, ends to one radius inside the tip (so that round cones along the graph fill the
+    Sets the edges' `points`, `WIDTHS`, `length` and the nodes' `pos` and `radius`. Junctions move to where the axes of
+    their branches meet, ends to one radius inside the tip (so that round cones along the graph fill the
     vessel), or to the border of the grid where the vessel leaves it.
     """
     for node in nx.isolates(graph):
@@ -129,7 +129,7 @@ def mark_zone(graph: nx.MultiGraph, node: int, points: Float[np.ndarray, "n 3"],
 
 
 def centre(lines: Lines, trusted: Bool[np.ndarray, " n"], field: Field) -> Float[np.ndarray, "n 3"]:
-    """Move the trusted points to the centres of their sections, in place; the `WIDTHS` of all points (elsewhere: depth).
+    """Move the trusted points to the centres of their sections, in place; the `WIDTHS` of all points (else: depth).
 
     Where rays find no section of one vessel, all three widths are what a ring tells.
     """

@@ -33,8 +33,13 @@ def centreline_graph(sdf: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4
     Returns:
         `networkx.MultiGraph`. Nodes (ends, junctions, one node of each plain ring, one for each component without
         extent): `pos` (3,) mm and `radius` mm. Edges: `points` (n, 3) mm from the node `start` to the other end, both
-        ends included, `radii` (n,) mm, `length` mm. `graph.graph["roots"]` has one node per component, the longest
-        component first: its thickest end (of a ring, its node); `graph.graph["root"]` is the first of them.
+        ends included, `length` mm, and of the section normal to the branch at each point, (n,) mm: `radii`, of the disc
+        with the same area; `radii_min` and `radii_max`, from its centroid to the nearest and the farthest wall (an
+        elliptical vessel with half-axes a > b has sqrt(a b), b and a). `graph.graph["roots"]` has one node per
+        component, the longest component first: its thickest end (of a ring, its node); `graph.graph["root"]` is the
+        first of them.
+
+        Near a junction and beyond the last whole section of an end the radii are carried on from the branch.
 
         Components and independent loops are those of the vessel: beta0 and beta1, 26-connected foreground, 6-connected
         background. Cavities are filled first (they would leave closed surfaces, which no graph can follow); a loop

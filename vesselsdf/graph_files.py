@@ -11,7 +11,7 @@ import numpy as np
 from vesselsdf.errors import InputError
 from vesselsdf.files import atomic_path, jsonable, write_text
 from vesselsdf.files import write_json as write_json_file
-from vesselsdf.skeleton import length_of, merge_degree_two
+from vesselsdf.skeleton import WIDTHS, length_of, merge_degree_two
 from vesselsdf.vtk_xml import write_polydata
 
 JSON_FORMAT = "vesselsdf centreline graph 1"
@@ -53,7 +53,8 @@ def read_json(path: str | Path) -> nx.MultiGraph:
     for edge in content["edges"]:
         u, v = edge.pop("ends")
         points = np.array(edge.pop("points"), dtype=np.float64).reshape(-1, 3)
-        graph.add_edge(u, v, start=u, points=points, radii=np.array(edge.pop("radii"), dtype=np.float64), **edge)
+        widths = {name: np.array(edge.pop(name), dtype=np.float64) for name in WIDTHS if name in edge}
+        graph.add_edge(u, v, start=u, points=points, **widths, **edge)
     return graph
 
 
@@ -78,17 +79,21 @@ def graphml_value(value: Any) -> Any:
 def write_vtp(graph: nx.MultiGraph, path: str | Path) -> None:
     """Write the branches as polylines of a VTK XML PolyData file, RAS mm.
 
-    Point arrays: `MaximumInscribedSphereRadius` (VMTK's name for it) and `radius`, both mm. Cell arrays: `branch`
-    (number of the edge), `start`, `end` (nodes), `length` mm. A node without branches is a vertex cell with branch -1.
+    Point arrays, mm: `radius` (of the section's area), `radius_min`, `radius_max` (from its centroid to the nearest and
+    the farthest wall; like `radius` where a graph has only that), and `MaximumInscribedSphereRadius`, VMTK's name for
+    the smallest. Cell arrays: `branch` (number of the edge), `start`, `end` (nodes), `length` mm. A node without
+    branches is a vertex cell with branch -1.
     """
     branches = []
     for u, v, edge in graph.edges(data=True):
         start = edge.get("start", u)
-        branches.append((edge["points"], edge["radii"], start, v if start == u else u, edge["length"]))
+        widths = np.stack([edge.get(name, edge["radii"]) for name in WIDTHS])
+        branches.append((edge["points"], widths, start, v if start == u else u, edge["length"]))
     lonely = list(nx.isolates(graph))
     vertices = [graph.nodes[node]["pos"][None] for node in lonely]
     points = np.concatenate([*vertices, *(b[0] for b in branches), np.zeros((0, 3))])
-    radii = np.concatenate([[graph.nodes[node]["radius"] for node in lonely], *(b[1] for b in branches)])
+    of_nodes = np.array([graph.nodes[node]["radius"] for node in lonely], dtype=np.float64)
+    area, least, most = np.concatenate([np.tile(of_nodes, (3, 1)), *(b[1] for b in branches)], axis=1)
     sizes = np.array([len(b[0]) for b in branches], dtype=np.int64)
     whole = np.arange(len(points), dtype=np.int64)
     # VTK numbers the cells of a PolyData vertices first, then lines.
@@ -102,7 +107,7 @@ def write_vtp(graph: nx.MultiGraph, path: str | Path) -> None:
         path,
         points,
         {"Verts": (whole[: len(lonely)], np.ones(len(lonely), dtype=np.int64)), "Lines": (whole[len(lonely) :], sizes)},
-        {"MaximumInscribedSphereRadius": radii, "radius": radii},
+        {"MaximumInscribedSphereRadius": least, "radius": area, "radius_min": least, "radius_max": most},
         cells,
     )
 
