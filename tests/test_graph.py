@@ -9,9 +9,10 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from vesselsdf import mesh
+from vesselsdf.anatomy import decisions
 from vesselsdf.distance import signed_distance, tube_distance
 from vesselsdf.errors import InputError
-from vesselsdf.graph import centreline_graph, decisions
+from vesselsdf.graph import centreline_graph
 from vesselsdf.synthesis.trees import grow_tree
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.volume import read_volume

@@ -21,7 +21,7 @@ ORDER = """
     network
     topology
     losses
-    skeleton sections centring graph graph_files branch_persistence
+    skeleton sections roots centring graph anatomy graph_files branch_persistence
     mesh
     surface_distance overlap centreline_points comparison metric_table metrics
     alignment segments segment_comparison

@@ -22,7 +22,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
-from vesselsdf.graph import centreline_graph, decisions
+from vesselsdf.anatomy import decisions
+from vesselsdf.graph import centreline_graph
 from vesselsdf.topology.decisions import REACH_IN_VOXELS, Description
 
 # A bulge that is wider than its neck by less than this share is noise of the radius.

@@ -17,10 +17,11 @@ import numpy as np
 import trimesh
 
 from vesselsdf import __version__
+from vesselsdf.anatomy import decisions
 from vesselsdf.branch_persistence import Describe
 from vesselsdf.errors import RunError
 from vesselsdf.files import write_json
-from vesselsdf.graph import centreline_graph, decisions
+from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_graphml, write_swc, write_vtp
 from vesselsdf.mesh import check, surface, write_mesh
 from vesselsdf.report.preview import preview

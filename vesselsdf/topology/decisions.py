@@ -1,6 +1,6 @@
 """Whether two descriptions of a vessel tree lead to the same decisions, and where they part.
 
-The decisions are a dict as `vesselsdf.graph.decisions` gives it: counts, lengths and radii (mm), lists of counts, and
+The decisions are a dict as `vesselsdf.anatomy.decisions` gives it: counts, lengths and radii (mm), lists of counts, and
 lists of records that have a `place`. Counts must be equal; lengths and radii may differ by a relative tolerance;
 records are paired by their places.
 """
