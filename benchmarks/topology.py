@@ -14,19 +14,20 @@ A second table shows the first calls: with an empty cache of compiled code, from
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from measuring import around_deepest, machine, measure, progress
+from measuring import run as run_script
 from peers import JOBS, MEMORY, TARGETS, Job
 
 from vesselsdf.report.text import columns
 
 TREES = {64: (1, 1), 128: (5, 2), 256: (6, 4), 512: (7, 6)}  # size: seed and loops
 NOISE = 0.5
+PACKAGES = ("numpy", "numba", "gudhi", "cripser", "scikit-image", "monai", "surface-distance", "kimimaro")
 
 
 def prepare(size: int, folder: Path) -> None:
@@ -51,16 +52,8 @@ def prepare(size: int, folder: Path) -> None:
 
 
 def run(arguments: list[str], cache: str | None = None) -> dict:
-    """This script in a process of its own, on one thread; the last line it prints."""
-    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    if cache is not None:
-        environment["NUMBA_CACHE_DIR"] = cache
-    result = subprocess.run(
-        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
-    if result.returncode:
-        return {"failed": (result.stderr.strip().splitlines() or ["killed"])[-1]}
-    return json.loads(result.stdout.strip().splitlines()[-1])
+    """This script in a process of its own."""
+    return run_script(__file__, arguments, cache)
 
 
 def compare_at(job: Job, size: int, folder: Path) -> list[list]:
@@ -94,8 +87,6 @@ def load(folder: Path, job: str, who: str, size: int) -> dict:
 
 def one(job: str, who: str, size: int, folder: Path) -> dict:
     """Measure one side of one job; in a process of its own."""
-    import time
-
     chosen = JOBS[job]
     call = chosen.ours if who == "ours" else chosen.peers[who].call
     field = np.load(folder / f"{size}_field.npy")
@@ -104,36 +95,9 @@ def one(job: str, who: str, size: int, folder: Path) -> dict:
     call(*chosen.inputs(field[near], None if other is None else other[near]))  # imports, and compiled code
     inputs = chosen.inputs(field, other)
     del field, other
-    before = memory(reset=True)
-    best, answer = np.inf, {}
-    for repeat in range(3):
-        start = time.process_time()
-        answer = call(*inputs)
-        best = min(best, time.process_time() - start)
-        if repeat == 0:
-            peak = memory()
-        if best > 20:
-            break
+    answer, best, mb = measure(call, inputs)
     np.savez(folder / f"{size}_{job}_{who}.npz", **{key: np.asarray(value) for key, value in answer.items()})
-    return {"seconds": best, "mb": peak - before}
-
-
-def around_deepest(field: np.ndarray, reach: int) -> tuple[slice, ...]:
-    """A small box with vessel in it."""
-    deepest = np.unravel_index(int(np.argmin(field)), field.shape)
-    return tuple(slice(max(0, int(at) - reach), int(at) + reach) for at in deepest)
-
-
-def memory(reset: bool = False) -> float:
-    """Peak memory of this process so far, MB; on Linux it can be set back to what is in use."""
-    import resource
-
-    if reset and os.access("/proc/self/clear_refs", os.W_OK):
-        Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status")
-    if status.exists():
-        return float(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return {"seconds": best, "mb": mb}
 
 
 def first_calls(job: str, size: int, folder: Path) -> dict:
@@ -160,22 +124,6 @@ def overhead(job: str, size: int, folder: Path) -> list:
         return [job, cold.get("failed") or warm.get("failed"), None, None, None, None]
     new, cached = cold["first"] - cold["again"], warm["first"] - warm["again"]
     return [job, warm["again"], new, "yes" if new < 3 else "no", cached, "yes" if cached < 0.3 else "no"]
-
-
-def machine() -> str:
-    """The processor, its cores and the versions that were measured."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
-    found = []
-    for name in ("numpy", "numba", "gudhi", "cripser", "scikit-image", "monai", "surface-distance", "kimimaro"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            found.append(f"no {name}")
-    load = f"load {os.getloadavg()[0]:.1f}"
-    return f"{model}, {os.cpu_count()} cores, one thread per measurement, {load}; {', '.join(found)}"
 
 
 def main() -> int:
@@ -222,13 +170,8 @@ def main() -> int:
     print()
     header = ["first calls, 64^3", "s", "on a new machine: + s", "< 3 s", "from the cache: + s", "< 0.3 s"]
     print(columns(header, calls))
-    print(machine())
+    print(machine(PACKAGES))
     return 0
-
-
-def progress(text: str) -> None:
-    """What is being measured, on one line that is written over."""
-    print(f"\r{text:<60}", end="\n" if not sys.stderr.isatty() else "", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
