@@ -82,6 +82,7 @@ def prepare(size: int, seed: int, folder: Path) -> dict:
 
     from vesselsdf.distance import tube_distance
     from vesselsdf.synthesis.trees import grow_tree
+    from vesselsdf.topology.betti import betti_numbers
 
     own, loops = TREES.get(size, (5, 2))
     graph = grow_tree(own + 100 * seed, (size,) * 3, (1.0,) * 3, loops=loops)
@@ -91,8 +92,11 @@ def prepare(size: int, seed: int, folder: Path) -> dict:
     case.save("field", field)
     case.save("mask", field <= 0)
     case.save("fraction", fraction.astype(np.float16))  # multiples of 1/64 are exact in it
+    beta = {}
     for level in ("mild", "strong"):
-        case.save(level, noisy_mask(field, (1.0,) * 3, level, own + 100 * seed))
+        mask = noisy_mask(field, (1.0,) * 3, level, own + 100 * seed)
+        beta[f"{level} mask's beta"] = betti_numbers(mask)
+        case.save(level, mask)
     np.savez(f"{case.stem}_truth.npz", **asdict(truth))
     facts = {
         "bifurcations": int(truth.bifurcations.sum()),
@@ -100,6 +104,7 @@ def prepare(size: int, seed: int, folder: Path) -> dict:
         "loops": truth.loops,
         "filling": float((field <= 0).mean()),
         "volume": float(fraction.sum(dtype=np.float64)),
+        **beta,
     }
     Path(f"{case.stem}.json").write_text(json.dumps(facts))
     return facts
@@ -180,7 +185,10 @@ def prepared(sizes: list[int], seeds: list[int], folder: Path) -> bool:
                     print(f"geometry: no input of {size}^3, seed {seed}: {made['failed']}", file=sys.stderr)
                     return False
             facts = json.loads(path.read_text())
-            print(f"{size}^3, seed {seed}: " + ", ".join(f"{k} {v:.6g}" for k, v in facts.items()))
+            print(
+                f"{size}^3, seed {seed}: "
+                + ", ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
+            )
     return True
 
 

@@ -330,11 +330,11 @@ KINDS: dict[str, dict[str, Method]] = {
         "scikit-image + skan": Method(skan_graph, read_skan, package="skan"),
         "kimimaro": Method(kimimaro_graph, read_kimimaro, largest=256, package="kimimaro"),
     },
-    "mesh and graph": {
-        "ours": Method(our_both),
-        "scikit-image, skan": Method(skimage_both, package="skan"),
-        "VTK, kimimaro": Method(vtk_both, largest=256, package="kimimaro"),
-    },
 }
 for noise in ("mild", "strong"):
     KINDS[f"graph of {noise} mask"] = KINDS["graph of mask"]
+KINDS["mesh and graph"] = {
+    "ours": Method(our_both),
+    "scikit-image, skan": Method(skimage_both, package="skan"),
+    "VTK, kimimaro": Method(vtk_both, largest=256, package="kimimaro"),
+}
