@@ -21,7 +21,8 @@ ORDER = """
     network
     topology
     losses
-    skeleton sections roots centring graph anatomy graph_files branch_persistence
+    roots rooted branch_shape murray anatomy branch_table
+    skeleton sections centring graph graph_files branch_persistence
     mesh
     surface_distance overlap centreline_points comparison metric_table metrics
     alignment segments segment_comparison
