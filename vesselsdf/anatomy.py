@@ -55,7 +55,7 @@ class Anatomy:
     def away(self, branch: Branch, leaves: bool) -> Float[np.ndarray, "3"] | None:
         """Direction of a branch away from one of its ends: along a diameter from where its clear part begins there."""
         first, last = self.clear[branch.number]
-        reach = 2 * self.radii[branch.number]
+        reach = 2 * self.radii[branch.number] or last - first  # of a branch without width, all there is
         if leaves:
             return direction(branch.points, first, min(first + reach, last))
         return direction(branch.points, last, max(last - reach, first))
@@ -94,11 +94,12 @@ def bifurcations(anatomy: Anatomy) -> list[dict[str, Any]]:
 
     Keys: `tree`, `node`, `place` (mm), `generation` (of the branches that leave it), `root_distance` (mm), `parent`
     (number of the branch that leads to it; None at a root), `children` (numbers, the widest first), `loop_branches`
-    (numbers of those that close a loop here), `parent_radius`, `child_radii` (mm, of the clear parts), `murray_exponent` and, where
-    that is None, `murray_reason`; `area_ratio` (sum of the children's r^2 / the parent's), `asymmetry` (second widest
-    / widest child's radius), and angles in degrees: `major_angle` and `minor_angle` by which the widest and second
-    widest branch that leaves deviates from the parent's direction (0: straight on), `between_angle` between those that
-    leave (the largest, if there are more than two). Loop-closing branches have their part in the angles.
+    (numbers of those that close a loop here), `parent_radius`, `child_radii` (mm, of the clear parts),
+    `murray_exponent` and, where that is None, `murray_reason`; `area_ratio` (sum of the children's r^2 / the parent's),
+    `asymmetry` (second widest / widest child's radius), and angles in degrees: `major_angle` and `minor_angle` by which
+    the widest and second widest branch that leaves deviates from the parent's direction (0: straight on),
+    `between_angle` between those that leave (the largest, if there are more than two). Loop-closing branches have their
+    part in the angles.
     """
     rows = []
     for node, ends in anatomy.at.items():

@@ -1,10 +1,10 @@
 """Measures of single branches: radius and taper away from junctions, tortuosity, volume, wall, narrowings.
 
 Near a junction the lumen of a branch is part of a wider one, so its radii there say little about the branch. The
-*clear* part of a branch is what lies farther along it than `ZONE_RADII` radii of the widest branch of that junction, but
-each of its ends loses at most a third of its length: of a short branch the middle third is left. Mean radius, taper and
-directions come from the clear part; length, volume and wall from the whole centreline, so those of a side branch begin
-on the axis of its parent.
+*clear* part of a branch is what lies farther along it than `ZONE_RADII` radii of the widest branch of that junction,
+but each of its ends loses at most a third of its length: of a short branch the middle third is left. Mean radius, taper
+and directions come from the clear part; length, volume and wall from the whole centreline, so those of a side branch
+begin on the axis of its parent.
 """
 
 import math

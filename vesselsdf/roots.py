@@ -38,7 +38,7 @@ def roots_of(graph: nx.MultiGraph) -> list[Any]:
     return list(chosen.values())
 
 
-def set_roots(graph: nx.MultiGraph, points: Any, reach: float | None = None) -> None:
+def set_roots(graph: nx.MultiGraph, points: Any, reach: float | int | None = None) -> None:
     """Make the nodes nearest to the given points the roots of their components, in place.
 
     Args:
@@ -60,9 +60,7 @@ def set_roots(graph: nx.MultiGraph, points: Any, reach: float | None = None) -> 
     >>> graph.graph["root"]
     1
     """
-    given = np.atleast_2d(np.asarray(points, dtype=np.float64))
-    if given.ndim != 2 or given.shape[1] != 3 or not len(given) or not np.isfinite(given).all():
-        raise InputError(f"roots are {points!r}; give one point or several, each as three finite numbers in RAS mm.")
+    given = checked_points(points)
     component = {node: k for k, nodes in enumerate(nx.connected_components(graph)) for node in nodes}
     chosen: dict[int, Any] = {}
     for number, point in enumerate(given, start=1):
@@ -77,7 +75,18 @@ def set_roots(graph: nx.MultiGraph, points: Any, reach: float | None = None) -> 
     graph.graph["root"] = next(iter(chosen.values()))
 
 
-def root_at(graph: nx.MultiGraph, point: Float[np.ndarray, "3"], reach: float | None, number: int = 1) -> Any:
+def checked_points(points: Any) -> Float[np.ndarray, "n 3"]:
+    """The given point or points as (n, 3)."""
+    try:
+        given = np.atleast_2d(np.asarray(points, dtype=np.float64))
+    except (TypeError, ValueError):
+        given = np.zeros(0)
+    if given.ndim != 2 or given.shape[1] != 3 or not len(given) or not np.isfinite(given).all():
+        raise InputError(f"roots are {points!r}; give one point or several, each as three finite numbers in RAS mm.")
+    return given
+
+
+def root_at(graph: nx.MultiGraph, point: Float[np.ndarray, "3"], reach: float | int | None, number: int = 1) -> Any:
     """The node that is the root at a point (mm); see `set_roots`. `number`: of the point, for the message."""
     distance, radius, node = nearest_vessel(graph, point)
     limit = ROOT_RADII * radius if reach is None else reach
