@@ -156,7 +156,7 @@ def tree_branches(
         else:
             first = min((u, v), key=lambda node: distance[node])
         last = v if first == u else u
-        forwards = edge.get("start", u) == first
+        forwards = first_node(graph, u, v, edge) == first
         found.append(
             Branch(
                 number=number,
@@ -174,3 +174,11 @@ def tree_branches(
             )
         )
     return found
+
+
+def first_node(graph: nx.MultiGraph, u: Any, v: Any, edge: dict[str, Any]) -> Any:
+    """The node at which the points of an edge begin: its `start`, or else the nearer of its two ends."""
+    if "start" in edge:
+        return edge["start"]
+    away = [float(np.linalg.norm(edge["points"][0] - graph.nodes[node]["pos"])) for node in (u, v)]
+    return u if away[0] <= away[1] else v
