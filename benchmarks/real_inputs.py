@@ -48,28 +48,31 @@ def point_array(data, name: str | None = None) -> np.ndarray:
 
 
 def microvessels(path: str, scale: float) -> nx.MultiGraph:
-    """A network of lines with radii (micrometres): points that coincide are one, segments given twice are one."""
+    """A network of lines with radii (micrometres), whose lines are joined where their points coincide."""
     data = polydata(DATA / path)
-    points, radii = point_array(data), point_array(data, "Radius") * scale
-    _, first, same = np.unique(np.round(points, 3), axis=0, return_index=True, return_inverse=True)
-    radius = np.zeros(len(first))
-    np.maximum.at(radius, same.ravel(), radii)
-    lines = nx.Graph()
+    pairs = []
     for k in range(data.GetNumberOfCells()):
         cell = data.GetCell(k)
-        chain = [int(same.ravel()[cell.GetPointId(i)]) for i in range(cell.GetNumberOfPoints())]
-        lines.add_edges_from((a, b) for a, b in pairwise(chain) if a != b)
-    return branches_of(lines, points[first], radius)
+        pairs += pairwise(cell.GetPointId(i) for i in range(cell.GetNumberOfPoints()))
+    return merged_lines(point_array(data), point_array(data, "Radius") * scale, pairs)
 
 
 def traced_tree(path: str) -> nx.MultiGraph:
-    """An SWC file in mm. A record names its parent, the radius is that of the record."""
+    """An SWC file in mm. A record names its parent, the radius is its own; branches begin along those they leave."""
     rows = np.loadtxt(DATA / path, comments="#")
     number = {int(row[0]): k for k, row in enumerate(rows)}
+    pairs = [(number[int(row[6])], k) for k, row in enumerate(rows) if row[6] > 0]
+    return merged_lines(rows[:, 2:5], rows[:, 5], pairs)
+
+
+def merged_lines(points: np.ndarray, radii: np.ndarray, pairs: list) -> nx.MultiGraph:
+    """Branches of a network given by pairs of points: points that coincide are one, with the larger radius."""
+    _, first, same = np.unique(np.round(points, 3), axis=0, return_index=True, return_inverse=True)
+    same, radius = same.ravel(), np.zeros(len(first))
+    np.maximum.at(radius, same, radii)
     lines = nx.Graph()
-    lines.add_edges_from((k, number[int(row[6])]) for k, row in enumerate(rows) if row[6] > 0)
-    lines.remove_edges_from(list(nx.selfloop_edges(lines)))
-    return branches_of(lines, rows[:, 2:5], rows[:, 5])
+    lines.add_edges_from((int(same[a]), int(same[b])) for a, b in pairs if same[a] != same[b])
+    return branches_of(lines, points[first], radius)
 
 
 def branches_of(lines: nx.Graph, points: np.ndarray, radii: np.ndarray) -> nx.MultiGraph:
