@@ -10,9 +10,9 @@ networks and the aorta are from what is known. With `--output` a picture of each
 radius, the centreline in it, as seen from three sides.
 
 Traced trees are trees on paper: their tubes touch elsewhere, so the field has loops, and the graph shall have the
-field's. The microvascular network has radii of 0 to 29 micrometres, and two loops 5 micrometres wide between vessels of radius
-3: at its true radii these are filled, whatever the grid. With radii times 0.3, on a grid of 0.6 micrometres, where the
-thinnest vessels are one voxel wide, all of its topology is kept (beta 5, 4, 0).
+field's. The microvascular network has radii of 0 to 29 micrometres, and two loops 5 micrometres wide between vessels
+of radius 3: at its true radii these are filled, whatever the grid. With radii times 0.3, on a grid of 0.6 micrometres,
+where the thinnest vessels are one voxel wide, all of its topology is kept (beta 5, 4, 0).
 """
 
 import argparse
