@@ -400,6 +400,16 @@ def test_any_graph_is_a_forest_of_widest_paths_and_the_branches_that_close_loops
         assert not (root in wide and row["node"] in wide and nx.has_path(wide, root, row["node"]))
 
 
+def test_thin_forks_are_left_out_of_the_fit_on_request():
+    graph = symmetric_tree(6, 3.0)
+    for _, _, edge in graph.edges(data=True):
+        edge["radii"] *= min(edge["radii"][0] / 1.4, 1) ** 0.2  # the thinner, the more too thin
+    assert summary(graph)["murray"]["exponent"] < 2.7
+    found = summary(graph, least_radius=1.4)["murray"]
+    assert found["exponent"] == pytest.approx(3, abs=1e-4)
+    assert (found["bifurcations"], found["least_radius"]) == (1 + 2 + 4, 1.4)
+
+
 @pytest.mark.parametrize("exponent", [2.5, 3.0])
 def test_murrays_exponent_of_a_grown_tree_comes_back_from_its_exact_distance(exponent):
     shape = (96, 96, 96)

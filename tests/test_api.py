@@ -47,12 +47,16 @@ def test_a_mask_becomes_field_mesh_graph_and_report_that_agree(tmp_path):
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {
         "sdf.nii.gz", "vessels.nii.gz", "mesh.ply", "mesh.stl", "mesh.glb", "centreline.swc", "centreline.graphml",
-        "centreline.vtp", "topology.json", "preview.png", "run.json",
+        "centreline.vtp", "branches.csv", "bifurcations.csv", "terminals.csv", "anatomy.json", "topology.json",
+        "preview.png", "run.json",
     }  # fmt: skip
     report = json.loads((tmp_path / "out" / "topology.json").read_text())
     assert report["betti"] == report["betti_of_mask_on_input_grid"] == [2, 1, 0]
     assert report["agreement"]["mesh_euler_is_twice_field_euler"]
     assert report["agreement"]["graph_agrees_with_field"]
+    anatomy = json.loads((tmp_path / "out" / "anatomy.json").read_text())
+    assert (anatomy["trees"], anatomy["loops"], anatomy["branches"]) == (2, 1, made.graph.number_of_edges())
+    assert len((tmp_path / "out" / "branches.csv").read_text().splitlines()) == 1 + anatomy["branches"]
     mesh = trimesh.load(tmp_path / "out" / "mesh.ply")
     assert mesh.is_watertight
     assert mesh.euler_number == 2 * (2 - 1)

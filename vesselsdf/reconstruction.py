@@ -17,8 +17,9 @@ import numpy as np
 import trimesh
 
 from vesselsdf import __version__
-from vesselsdf.anatomy import decisions
+from vesselsdf.anatomy import decisions, summary
 from vesselsdf.branch_persistence import Describe
+from vesselsdf.branch_table import write_bifurcations, write_branches, write_terminals
 from vesselsdf.errors import RunError
 from vesselsdf.files import write_json
 from vesselsdf.graph import centreline_graph
@@ -30,6 +31,9 @@ from vesselsdf.topology.survival import survival
 from vesselsdf.volume import Volume, resample, write_volume
 
 log = logging.getLogger(__name__)
+
+# Thinner vessels come out too thin and would bend Murray's exponent of the whole tree.
+MURRAY_VOXELS = 1.5
 
 
 @dataclass
@@ -110,7 +114,7 @@ class Reconstruction:
         return self.input.with_array((values <= 0).astype(np.uint8))
 
     def save(self, folder: str | Path) -> None:
-        """Write field, mask, meshes, centreline, topology report and preview to `folder`; `run.json` comes last."""
+        """Write field, mask, meshes, centreline, anatomy, topology report and preview; `run.json` comes last."""
         folder = Path(folder)
         graph, mesh, topology = self.graph, self.mesh(), self.topology()
         with self.timed("writing"):
@@ -121,6 +125,10 @@ class Reconstruction:
             write_swc(graph, folder / "centreline.swc")
             write_graphml(graph, folder / "centreline.graphml")
             write_vtp(graph, folder / "centreline.vtp")
+            write_branches(graph, folder / "branches.csv")
+            write_bifurcations(graph, folder / "bifurcations.csv")
+            write_terminals(graph, folder / "terminals.csv")
+            write_json(folder / "anatomy.json", summary(graph, MURRAY_VOXELS * float(self.sdf.spacing[0])))
             write_json(folder / "topology.json", topology)
         with self.timed("preview"):
             preview(folder / "preview.png", self.sdf, graph, mesh, None if self.from_mask else self.input)
