@@ -8,6 +8,7 @@ if there is one, else by clipping ears (Meisters 1975).
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -36,6 +37,12 @@ class Neighbourhood:
         return cKDTree(self.points)
 
     @cached_property
+    def side(self) -> float:
+        """A long side of a face, mm (exceeded by one in ten)."""
+        ends = self.points[self.faces[:, [0, 1]]]
+        return float(np.quantile(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1), 0.9))
+
+    @cached_property
     def corners(self) -> tuple[np.ndarray, np.ndarray]:
         """Faces by vertex: those of vertex v are `of[first[v]:first[v + 1]]`."""
         order = np.argsort(self.faces.ravel(), kind="stable")
@@ -53,9 +60,10 @@ class Neighbourhood:
 class Cut:
     """A tip cut off. Vertex numbers from `len(points)` of the mesh on count the new points.
 
-    removed: faces that go. moved, moved_to: vertices that now lie in the plane. new_points: (k, 3). faces: (m, 3), what
-    is left of split faces. outline: vertices around the hole, counter-clockwise seen from outside. loop: (n, 2), the
-    same in the plane, mm from its `centre`. tip: (t,) vertices that go.
+    removed: faces that go. tip: (t,) vertices that go. moved, moved_to: vertices that now lie in the plane.
+    new_points: (k, 3). faces: (m, 3), what is left of split faces. outline: vertices around the hole,
+    counter-clockwise seen from outside. loop: (n, 2), the same in the plane, mm from its `centre`. cap: points inside
+    it in the plane, and its faces.
     """
 
     centre: np.ndarray
@@ -68,11 +76,22 @@ class Cut:
     faces: np.ndarray
     outline: np.ndarray
     loop: np.ndarray
+    cap: tuple[np.ndarray, np.ndarray]
 
     @property
     def area(self) -> float:
         """Area of the cap, mm2."""
         return polygon_area(self.loop)
+
+    @property
+    def filling(self) -> tuple[np.ndarray, np.ndarray]:
+        """The cap: points inside (0 or 1, 3) mm, and faces (m, 3) over the outline followed by them."""
+        middle, faces = self.cap
+        return self.in_space(middle), faces
+
+    def in_space(self, plane: np.ndarray) -> np.ndarray:
+        """Points of the plane, (n, 2), in RAS mm, (n, 3)."""
+        return self.centre + plane @ np.array(plane_axes(self.normal))
 
 
 def cut_off(near: Neighbourhood, centre: np.ndarray, normal: np.ndarray, reach: float) -> Cut | str:
@@ -159,6 +178,9 @@ def cut_tip(
     loop = np.column_stack([around @ first, around @ second])
     if polygon_area(loop) <= 0 or not encloses_origin(loop):
         return None
+    filling = fill(loop)
+    if filling is None:
+        return None
     new = [name for name in outline if isinstance(name, tuple)]
     old = [name for name in outline if not isinstance(name, tuple)]
     number = {name: len(points) + k for k, name in enumerate(new)}
@@ -179,9 +201,10 @@ def cut_tip(
         moved=np.array(old, dtype=np.int64),
         moved_to=np.array([place[name] for name in old]).reshape(-1, 3),
         new_points=np.array([place[name] for name in new]).reshape(-1, 3),
-        faces=np.array([[number.get(name, name) for name in triangle] for triangle in triangles]).reshape(-1, 3),
+        faces=np.array([[number.get(v, v) for v in face] for face in triangles], dtype=np.int64).reshape(-1, 3),
         outline=np.array([number.get(name, name) for name in outline], dtype=np.int64),
         loop=loop,
+        cap=filling,
     )
 
 
@@ -218,7 +241,7 @@ def one_cycle(edges: list[tuple]) -> list | None:
     if len(following) != len(edges) or len(edges) < 3:
         return None
     start = at = edges[0][0]
-    curve = []
+    curve: list = []
     while at in following and len(curve) < len(edges):
         curve.append(at)
         at = following[at]
@@ -252,7 +275,7 @@ def encloses_origin(loop: np.ndarray) -> bool:
     return round(float(np.arctan2(x * v - y * u, x * u + y * v).sum()) / (2 * np.pi)) == 1
 
 
-def cap(loop: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def fill(loop: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Triangles that fill a plane polygon, (n, 2), counter-clockwise: points inside (0 or 1, 2), faces (m, 3).
 
     Vertices count around the polygon; n is the point inside. None if the polygon crosses itself.
@@ -286,7 +309,7 @@ def sees_all(loop: np.ndarray) -> np.ndarray | None:
 def clip_ears(loop: np.ndarray) -> np.ndarray | None:
     """Triangles of a simple polygon by clipping the widest ear first, (n - 2, 3); None if it crosses itself."""
 
-    def turn(a: int, b: int, points: np.ndarray) -> np.ndarray:
+    def turn(a: int, b: int, points: np.ndarray) -> Any:
         side, to = loop[b] - loop[a], points - loop[a]
         return side[0] * to[..., 1] - side[1] * to[..., 0]
 

@@ -57,16 +57,13 @@ def flattest_axis(points, a, b, c):
 @inner
 def segments_meet(points, p, q, a, b, axis):
     """Whether two segments of one plane share a point, as seen along an axis."""
-    sa, sb = side_of_line(points, p, q, a, axis), side_of_line(points, p, q, b, axis)
-    if sa * sb > 0:
+    for k in range(3):
+        if max(points[p, k], points[q, k]) < min(points[a, k], points[b, k]):
+            return False
+        if min(points[p, k], points[q, k]) > max(points[a, k], points[b, k]):
+            return False
+    if side_of_line(points, p, q, a, axis) * side_of_line(points, p, q, b, axis) > 0:
         return False
-    if sa == 0 and sb == 0:
-        for k in range(3):
-            if max(points[p, k], points[q, k]) < min(points[a, k], points[b, k]):
-                return False
-            if min(points[p, k], points[q, k]) > max(points[a, k], points[b, k]):
-                return False
-        return True
     return side_of_line(points, a, b, p, axis) * side_of_line(points, a, b, q, axis) <= 0
 
 
