@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vesselsdf"
 
 # Each module may import those above it. A folder's name stands for all its modules that are not listed by themselves.
 ORDER = """
-    constants errors files progress streams vtk_xml resampling marching
+    constants errors compiled files progress streams vtk_xml resampling marching
     volume itk dicom formats
     distance scales
     topology.betti

@@ -4,30 +4,12 @@ The neighbours come in the order 6 across faces, 12 across edges, 8 across corne
 order, and a set of them is an integer with one bit for each. Kernels are compiled by numba.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
-from numba import njit
 
-
-def compiled(**options: Any) -> Callable[[Callable], Callable]:
-    """numba's decorator with a cache on disk, or without one where no folder for it can be written to."""
-
-    def decorate(function: Callable) -> Callable:
-        try:
-            return njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:
-            return njit(nogil=True, **options)(function)
-
-    return decorate
-
-
-kernel = compiled()
-inner = compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Decorator of what only other kernels call: without an entry from Python there is less to compile."""
+from vesselsdf.compiled import inner
 
 OUT = np.iinfo(np.int32).max
 """Key of voxels that never enter: padding, and what lies beyond the band."""

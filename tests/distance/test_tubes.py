@@ -5,36 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.transform import Rotation
+from tubes import centres, random_tubes, tube
 
-from vesselsdf.distance import signed_distance, tube_distance
+from vesselsdf.distance import tube_distance
 from vesselsdf.errors import InputError
-
-
-def tube(*edges, isolated=()):
-    graph = nx.MultiGraph()
-    for number, (points, radii) in enumerate(edges):
-        graph.add_edge(2 * number, 2 * number + 1, points=np.array(points, float), radii=np.array(radii, float))
-    for number, (centre, radius) in enumerate(isolated):
-        graph.add_node(f"ball {number}", pos=np.array(centre, float), radius=radius)
-    return graph
-
-
-def random_tubes(seed, size, count=12, low=1.2, high=4.0):
-    """Tubes bent at random inside a cube of `size` mm."""
-    rng = np.random.default_rng(seed)
-    edges = []
-    for _ in range(count):
-        steps = rng.normal(size=(15, 3)) * 0.3
-        steps = np.cumsum(np.vstack([rng.normal(size=3), steps]), axis=0)
-        steps *= 2 / np.linalg.norm(steps, axis=1, keepdims=True)
-        points = np.cumsum(np.vstack([rng.uniform(0.2 * size, 0.8 * size, 3), steps]), axis=0)
-        edges.append((points, np.linspace(*rng.uniform(low, high, 2), len(points))))
-    return tube(*edges)
-
-
-def centres(shape, affine):
-    index = np.moveaxis(np.indices(shape), 0, -1)
-    return index @ affine[:3, :3].T + affine[:3, 3]
 
 
 def cone_by_sampling(places, a, b, ra, rb, count=4001):
@@ -138,92 +112,3 @@ class TestTubeDistance:
     def test_what_cannot_be_measured_is_refused(self, graph, affine, words):
         with pytest.raises(InputError, match=words):
             tube_distance(graph, (4, 4, 4), affine)
-
-
-class TestSignedDistance:
-    @pytest.mark.parametrize("axis", [0, 1, 2])
-    def test_a_wall_along_the_grid_lies_half_way(self, axis):
-        mask = np.zeros((20, 21, 22), bool)
-        np.moveaxis(mask, axis, 0)[:9] = True
-        spacing = (0.5, 1.0, 2.0)
-        field = np.moveaxis(signed_distance(mask, spacing), axis, 0)
-        expected = (np.arange(len(field)) - 8.5) * spacing[axis]
-        np.testing.assert_allclose(field, np.broadcast_to(expected[:, None, None], field.shape), atol=1e-4)
-
-    @pytest.mark.parametrize("seed", range(6))
-    @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.6, 0.6, 1.5)])
-    def test_a_tilted_wall(self, seed, spacing):
-        rng = np.random.default_rng(seed)
-        normal = rng.normal(size=3)
-        normal /= np.linalg.norm(normal)
-        place = centres((40, 40, 40), np.diag([*spacing, 1.0])) - 20 * np.array(spacing)
-        truth = place @ normal + rng.uniform(-0.5, 0.5)
-        field = signed_distance(truth <= 0, spacing)
-        inner = (slice(6, -6),) * 3
-        near = np.abs(truth[inner]) < 3
-        error = (field - truth)[inner][near] / np.linalg.norm(normal * spacing)  # in steps of the grid along the normal
-        assert np.abs(error).mean() < 0.2
-        assert abs(error.mean()) < 0.1
-        assert np.abs(error).max() < 0.8
-
-    @pytest.mark.parametrize("radius", [2.0, 5.0, 11.0])
-    def test_a_ball(self, radius):
-        centre = np.array([15.3, 16.1, 14.8])
-        truth = np.linalg.norm(centres((32, 32, 32), np.eye(4)) - centre, axis=-1) - radius
-        error = signed_distance(truth <= 0, (1.0, 1.0, 1.0)) - truth
-        assert np.abs(error[np.abs(truth) < 3]).mean() < 0.2
-        assert np.abs(error).mean() < 0.25
-
-    def test_tubes_to_an_eighth_of_a_voxel(self):
-        truth = tube_distance(random_tubes(3, 64.0, count=20), (64, 64, 64), np.eye(4))
-        error = (signed_distance(truth <= 0, (1.0, 1.0, 1.0)) - truth)[np.abs(truth) < 3]
-        assert np.abs(error).mean() < 0.13
-        assert abs(error.mean()) < 0.08
-
-    @settings(max_examples=60, deadline=None)
-    @given(
-        mask=hnp.arrays(bool, st.tuples(*[st.integers(1, 9)] * 3)),
-        spacing=st.tuples(*[st.floats(0.2, 5.0)] * 3),
-        band=st.none() | st.floats(0.1, 10),
-    )
-    def test_the_sign_is_always_the_masks(self, mask, spacing, band):
-        if mask.all() or not mask.any():
-            with pytest.raises(InputError):
-                signed_distance(mask, spacing, band)
-            return
-        field = signed_distance(mask, spacing, band)
-        assert field.dtype == np.float32
-        assert field.shape == mask.shape
-        assert np.array_equal(field < 0, mask)
-        assert (field != 0).all()
-        # Every voxel at the wall is at most a voxel away from it, along an axis and so in any direction.
-        for axis in range(3):
-            jump = np.abs(np.diff(field, axis=axis))[np.diff(mask, axis=axis)]
-            assert (jump <= 2 * spacing[axis] + 1e-4).all()
-
-    def test_far_distances_agree_with_an_exact_transform_to_a_voxel(self):
-        from scipy.ndimage import distance_transform_edt
-
-        spacing = (0.7, 0.7, 1.2)
-        mask = tube_distance(random_tubes(7, 40.0, count=3), (60, 60, 34), np.diag([*spacing, 1.0])) <= 0
-        outside = distance_transform_edt(~mask, sampling=spacing)
-        far = outside > 8
-        difference = signed_distance(mask, spacing)[far] - outside[far]
-        assert difference.min() > -1.2  # the wall lies up to half a voxel diagonal before the vessel's first centre
-        assert difference.max() < 0.5
-
-    @pytest.mark.parametrize("band", [1.0, 3.0, 7.0, 12.0])
-    def test_a_band_clips_and_changes_nothing_else(self, band):
-        mask = tube_distance(random_tubes(8, 40.0, count=3), (40, 40, 40), np.eye(4)) <= 0
-        everywhere = signed_distance(mask, (1.0, 1.0, 1.0))
-        np.testing.assert_allclose(
-            signed_distance(mask, (1.0, 1.0, 1.0), band), everywhere.clip(-band, band), atol=1e-4
-        )
-
-    def test_an_unusable_spacing_is_refused(self):
-        mask = np.zeros((3, 3, 3), bool)
-        mask[1, 1, 1] = True
-        with pytest.raises(InputError, match="spacing"):
-            signed_distance(mask, (1.0, 0.0, 1.0))
-        with pytest.raises(InputError, match="band"):
-            signed_distance(mask, (1.0, 1.0, 1.0), band=-2.0)
