@@ -155,7 +155,7 @@ def test_where_no_cache_can_be_written_kernels_are_compiled_each_time():
 import numpy as np
 from numba.core import caching
 caching.CacheImpl._locator_classes = []
-from vesselsdf.topology.contact import kernel
+from vesselsdf.compiled import kernel
 assert kernel(lambda x: x + 1)(2) == 3
 """
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

@@ -41,8 +41,8 @@ def banded(
     """A field that is `band` everywhere, and the box around the vessel in which it is not."""
     if band is None:
         return np.empty(inside.shape, np.float32), (slice(None),) * 3
-    plane = inside.any(axis=2)
-    lines = plane.any(axis=1), plane.any(axis=0), inside.any(axis=(0, 1))
+    plane = np.any(inside, axis=2)
+    lines = np.any(plane, axis=1), np.any(plane, axis=0), np.any(inside, axis=(0, 1))
     # Two voxels more than the wall's neighbours, for the window in which its curvature is measured.
     margin = np.ceil(band / spacing).astype(int) + 4
     used = [np.flatnonzero(line)[[0, -1]] for line in lines]

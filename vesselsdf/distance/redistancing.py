@@ -25,6 +25,8 @@ from vesselsdf.errors import InputError
 STILL = 0.02
 """How far a crossing may move along its grid edge, in edges."""
 ROUNDS = 300
+TINY = 1e-30
+"""Voxels; what lies outside by less still lies outside in float32."""
 
 
 def redistance(
@@ -56,14 +58,16 @@ def redistance(
     result, box = banded(inside, steps, band)
     field, near = result[box], reach(steps, band)
     near_distance(field, walls_of_field(sdf[box], steps), steps, near)
-    _hold_wall(field, sdf[box])
+    _hold_wall(field, sdf[box], steps)
     if band is None or band > near:
         fill_far(field, inside[box], steps, near, np.inf if band is None else band)
     np.negative(field, out=field, where=inside[box])
     return result
 
 
-def _hold_wall(distance: Float32[np.ndarray, "x y z"], sdf: Num[np.ndarray, "x y z"]) -> None:
+def _hold_wall(
+    distance: Float32[np.ndarray, "x y z"], sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]
+) -> None:
     """Replace the distances of the voxels at the wall by multiples of the field that leave its crossings in place."""
     pairs = Crossings.of(sdf <= 0, pad=0)
     voxels, owners = np.unique(np.concatenate([pairs.low, pairs.high]), return_inverse=True)
@@ -71,30 +75,33 @@ def _hold_wall(distance: Float32[np.ndarray, "x y z"], sdf: Num[np.ndarray, "x y
     size = np.abs(sdf[place].astype(np.float64))
     size /= size.max()
     # A voxel of value zero lies on the wall whatever its factor.
-    tiny = np.finfo(np.float32).tiny
-    wanted = np.log(np.maximum(distance[place], tiny)) - np.log(np.maximum(size, tiny))
+    wanted = np.log(np.maximum(distance[place], TINY)) - np.log(np.maximum(size, TINY))
     at_low, at_high = np.split(owners, 2)
-    factors = np.exp(_projected(wanted, size, at_low, at_high))
-    distance[place] = size * factors
+    # No voxel at the wall is farther from it than its neighbour across it.
+    most = np.log(np.linalg.norm(spacing)) - np.log(np.maximum(size, TINY))
+    factors = np.exp(_projected(wanted, most, size, at_low, at_high))
+    distance[place] = np.where(size > 0, np.maximum(size * factors, TINY), 0)
 
 
 def _projected(
     wanted: Float[np.ndarray, " n"],
+    highest: Float[np.ndarray, " n"],
     size: Float[np.ndarray, " n"],
     low: Int[np.ndarray, " m"],
     high: Int[np.ndarray, " m"],
 ) -> Float[np.ndarray, " n"]:
-    """Logarithms of factors near the wanted ones with which no crossing between `low` and `high` moves too far."""
+    """Logarithms of factors near the wanted ones, none above `highest`, with which no crossing moves too far."""
     a, b = size[low], size[high]
     here = (a > 0) & (b > 0)
     low, high, share = low[here], high[here], (a / np.where(here, a + b, 1.0))[here]
     still = 0.95 * STILL  # room for the rounding to float32
+    share = np.clip(share, 1e-12, 1 - 1e-12)
     logit = np.log(share) - np.log1p(-share)
     most, least = np.full(len(share), np.inf), np.full(len(share), -np.inf)
     up, down = share + still < 1, share > still
     most[up] = np.log((share[up] + still) / (1 - share[up] - still)) - logit[up]
     least[down] = np.log((share[down] - still) / (1 - share[down] + still)) - logit[down]
-    result = wanted.copy()
+    result = np.minimum(wanted, highest)
     for _ in range(ROUNDS):
         difference = result[low] - result[high]
         excess = np.maximum(difference - most, 0) + np.minimum(difference - least, 0)
@@ -106,10 +113,12 @@ def _projected(
         push = np.concatenate([-excess[wrong], excess[wrong]]) / 2
         asked = np.bincount(voxels, minlength=len(result))
         result += np.bincount(voxels, push, minlength=len(result)) / np.maximum(asked, 1)
+        np.minimum(result, highest, out=result)
     # What is left over is a wall on which the field's slope jumps: one factor for all of its piece.
     linked = sparse.coo_array((np.ones(len(low), np.int8), (low, high)), shape=(len(result),) * 2)
     count, piece = sparse.csgraph.connected_components(linked, directed=False)
     bad = np.zeros(count, bool)
     bad[piece[low[wrong]]] = True
     mean = np.bincount(piece, result) / np.bincount(piece)
+    np.minimum.at(mean, piece, highest)
     return np.where(bad[piece], mean[piece], result)

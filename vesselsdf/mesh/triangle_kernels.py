@@ -7,7 +7,7 @@ crossing is missed, and contact is reported only where double precision cannot t
 
 import numpy as np
 
-from vesselsdf.topology.contact import inner, kernel
+from vesselsdf.compiled import inner, kernel
 
 # Shewchuk's error bounds A of orient2d and orient3d, (3 + 16 u) u and (7 + 56 u) u with u = 2^-53, rounded up.
 ORIENT_2D = 3.4e-16

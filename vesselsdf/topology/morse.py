@@ -16,13 +16,12 @@ Kernels allocate nothing: arrays to write in come as arguments, which makes them
 
 import numpy as np
 
+from vesselsdf.compiled import inner, kernel
 from vesselsdf.topology.contact import (
     OUT,
     contact,
     face_part,
     first_bit,
-    inner,
-    kernel,
     lowest,
     parts,
     spanning_tree,
