@@ -19,6 +19,9 @@ from vesselsdf.skeleton import WIDTHS, length_of
 ROUNDS = 4
 # Points nearer to a junction than this many of its radii are not centred: the section there is not one vessel's.
 JUNCTION_ZONE = 1.3
+# Where branches meet at a sharp angle: see `junction_zones`. No angle is taken for sharper than this sine.
+OVERLAP = 0.4
+SHARPEST = 0.4
 MAX_TAPER = 0.2
 # A section whose centroid lies farther from the deepest point than this many radii is not one vessel's either.
 OFF_CENTRE = 0.15
@@ -75,11 +78,20 @@ def refine(graph: nx.MultiGraph, field: Field) -> None:
         graph.nodes[node].update(zip(("pos", "radius"), ball(field, graph.nodes[node]["pos"]), strict=True))
     if not graph.number_of_edges():
         return
+    # The second time it is known at what angles the branches meet, and so how far from the junction they overlap.
+    for _ in range(2 if max(degree for _, degree in graph.degree) > 2 else 1):
+        refine_once(graph, field)
+
+
+def refine_once(graph: nx.MultiGraph, field: Field) -> None:
+    """One round of `refine`."""
     branches, lines = lay_out(graph, float(field.spacing.min()))
     trusted = np.ones(len(lines.points), dtype=bool)
-    for branch in branches:
-        mark_zone(graph, branch.first, lines.points[branch.part], trusted[branch.part])
-        mark_zone(graph, branch.last, lines.points[branch.part][::-1], trusted[branch.part][::-1])
+    zones = junction_zones(graph, branches, lines)
+    for branch, (at_first, at_last) in zip(branches, zones, strict=True):
+        part = branch.part
+        distrust(lines.points[part], trusted[part], at_first)
+        distrust(lines.points[part][::-1], trusted[part][::-1], at_last)
     widths = centre(lines, trusted, field)
     ends: dict[int, list[np.ndarray]] = {}
     for branch in branches:
@@ -119,11 +131,40 @@ def lay_out(graph: nx.MultiGraph, step: float) -> tuple[list[Branch], Lines]:
     return branches, Lines(*(np.concatenate(parts) for parts in (points, before, after, free)))
 
 
-def mark_zone(graph: nx.MultiGraph, node: int, points: Float[np.ndarray, "n 3"], trusted: np.ndarray) -> None:
-    """Distrust the points next to the junction at the beginning of `points`, in place; the middle stays trusted."""
-    if graph.degree(node) > 2:
-        distance = np.linalg.norm(points - graph.nodes[node]["pos"], axis=1)
-        outside = np.flatnonzero(distance >= JUNCTION_ZONE * graph.nodes[node]["radius"])
+def junction_zones(graph: nx.MultiGraph, branches: list[Branch], lines: Lines) -> list[list[float]]:
+    """How far from its two end nodes each branch shares its sections with others, mm; 0 at ends that are no junctions.
+
+    At an angle alpha < 90 degrees to another branch of radius `s` the axis of one of radius `r` is `t sin(alpha)` away
+    from that at the distance `t`. The ring about it sees the other wall up to `r + s`; a little overlap does no harm.
+    """
+    zones = [[0.0, 0.0] for _ in branches]
+    meeting: dict[int, list[tuple[int, int, np.ndarray, float]]] = {}
+    for k, branch in enumerate(branches):
+        radii = graph.edges[branch.first, branch.last, branch.key].get("radii")
+        for side, node in enumerate((branch.first, branch.last)):
+            if graph.degree(node) < 3:
+                continue
+            zones[k][side] = JUNCTION_ZONE * graph.nodes[node]["radius"]
+            if radii is not None:
+                points, own = (x[::-1] if side else x for x in (lines.points[branch.part], radii))
+                away = np.linalg.norm(points - points[0], axis=1)
+                far = int(np.argmax(away >= 2 * graph.nodes[node]["radius"])) or len(points) - 1
+                direction = (points[far] - points[0]) / max(float(away[far]), 1e-12)
+                meeting.setdefault(node, []).append((k, side, direction, float(own[0])))
+    for members in meeting.values():
+        for k, side, direction, radius in members:
+            for other, other_side, towards, their in members:
+                cosine = float(direction @ towards)
+                if (other, other_side) != (k, side) and cosine > 0:
+                    sine = max(np.sqrt(max(1 - cosine**2, 0.0)), SHARPEST)
+                    zones[k][side] = max(zones[k][side], (OVERLAP * radius + their) / sine)
+    return zones
+
+
+def distrust(points: Float[np.ndarray, "n 3"], trusted: Bool[np.ndarray, " n"], zone: float) -> None:
+    """Distrust the points within `zone` of the first, if that is positive, in place; the middle stays trusted."""
+    if zone > 0:
+        outside = np.flatnonzero(np.linalg.norm(points - points[0], axis=1) >= zone)
         reach = int(outside[0]) if len(outside) else len(points)
         trusted[: max(1, min(reach, (len(points) - 1) // 2))] = False
 
