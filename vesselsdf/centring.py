@@ -79,12 +79,13 @@ def refine(graph: nx.MultiGraph, field: Field) -> None:
     if not graph.number_of_edges():
         return
     # The second time it is known at what angles the branches meet, and so how far from the junction they overlap.
-    for _ in range(2 if max(degree for _, degree in graph.degree) > 2 else 1):
-        refine_once(graph, field)
+    refine_once(graph, field, place_ends=True)
+    if max(degree for _, degree in graph.degree) > 2:
+        refine_once(graph, field, place_ends=False)
 
 
-def refine_once(graph: nx.MultiGraph, field: Field) -> None:
-    """One round of `refine`."""
+def refine_once(graph: nx.MultiGraph, field: Field, place_ends: bool) -> None:
+    """One round of `refine`; without `place_ends` ends stay where they are."""
     branches, lines = lay_out(graph, float(field.spacing.min()))
     trusted = np.ones(len(lines.points), dtype=bool)
     zones = junction_zones(graph, branches, lines)
@@ -104,7 +105,7 @@ def refine_once(graph: nx.MultiGraph, field: Field) -> None:
     largest: dict[int, float] = {}
     for branch in branches:
         part = branch.part
-        finish(graph, branch, lines.points[part], widths[part], trusted[part], field)
+        finish(graph, branch, lines.points[part], widths[part], trusted[part], field, place_ends)
         measured = graph.edges[branch.first, branch.last, branch.key]["radii"]
         for node, radius in ((branch.first, measured[0]), (branch.last, measured[-1])):
             largest[node] = max(largest.get(node, 0.0), float(radius))
@@ -227,6 +228,7 @@ def finish(
     widths: Float[np.ndarray, "n 3"],
     trusted: Bool[np.ndarray, " n"],
     field: Field,
+    place_ends: bool,
 ) -> None:
     """Close the ends of one branch and write it into the graph."""
     edge = graph.edges[branch.first, branch.last, branch.key]
@@ -236,8 +238,11 @@ def finish(
     else:
         good = np.flatnonzero(trusted)
         points, widths = points[good[0] : good[-1] + 1], widths[good[0] : good[-1] + 1]
-        points, widths = end_at(graph, branch.last, points, widths, field)
-        points, widths = (x[::-1] for x in end_at(graph, branch.first, points[::-1], widths[::-1], field))
+        first, last = branch.first, branch.last
+        points, widths = end_at(graph, last, points, widths, field, place_ends, graph.degree(first) > 2)
+        points, widths = (
+            x[::-1] for x in end_at(graph, first, points[::-1], widths[::-1], field, place_ends, graph.degree(last) > 2)
+        )
     edge["points"] = np.ascontiguousarray(points)
     for name, values in zip(WIDTHS, widths.T, strict=True):
         edge[name] = np.ascontiguousarray(values)
@@ -245,17 +250,28 @@ def finish(
 
 
 def end_at(
-    graph: nx.MultiGraph, node: int, points: Float[np.ndarray, "n 3"], widths: Float[np.ndarray, "n 3"], field: Field
+    graph: nx.MultiGraph,
+    node: int,
+    points: Float[np.ndarray, "n 3"],
+    widths: Float[np.ndarray, "n 3"],
+    field: Field,
+    place_ends: bool,
+    stub: bool,
 ) -> tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, "m 3"]]:
     """The branch with its last stretch led straight into `node`: a junction as it lies, or an end, which is placed.
 
-    Along the stretch the widths keep their proportions.
+    Along the stretch the widths keep their proportions. A `stub` begins at a junction.
     """
     slope = 0.0
-    if graph.degree(node) > 2:
+    if graph.degree(node) > 2 or not place_ends:
         target = graph.nodes[node]["pos"]
     else:
         keep = last_full_section(points, widths[:, 0])
+        base = float(np.linalg.norm(points[keep] - points[0]))
+        if stub and base < max(2 * widths[keep, 0], 3 * field.voxel):
+            # Too short to tell its direction: its parent's wall turns it. The end of the skeleton is nearer to the truth.
+            graph.nodes[node]["pos"] = points[-1]
+            return points, widths
         points, widths = points[: keep + 1], widths[: keep + 1]
         target, slope = place_end(points, widths[:, 0], field)
         graph.nodes[node]["pos"] = target

@@ -189,13 +189,27 @@ def merge_degree_two(graph: nx.MultiGraph) -> None:
         graph.add_edge(a, b, start=a, **joined)
 
 
+def protrusion(graph: nx.MultiGraph, end: int, junction: int) -> float:
+    """How far the ball at an end reaches out of the round cones along the other branches at its junction."""
+    place, outside = graph.nodes[end]["pos"], np.inf
+    for u, v, edge in graph.edges(junction, data=True):
+        if end not in (u, v):
+            starts, radii = edge["points"][:-1], edge["radii"]
+            steps = np.diff(edge["points"], axis=0)
+            share = ((place - starts) * steps).sum(axis=1) / np.maximum((steps**2).sum(axis=1), 1e-300)
+            share = share.clip(0, 1)
+            away = np.linalg.norm(starts + share[:, None] * steps - place, axis=1)
+            outside = min(outside, float((away - radii[:-1] - share * np.diff(radii)).min()))
+    return outside + graph.nodes[end]["radius"]
+
+
 def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False) -> int:
     """Remove spurs, in place, shortest first, until there are none: never a loop and never a whole component.
 
     A spur is a terminal branch at a junction whose length and end radius together stay below `SPUR_RADII` times the
-    junction's radius plus `SPUR_VOXELS` voxels; or, where nodes are `measured` (ends lie one radius before the tip),
-    one that ends within a radius of the junction: it sticks out of the wall by less than its own radius. Returns how
-    many were removed.
+    junction's radius plus `SPUR_VOXELS` voxels; or, where radii are `measured` (ends lie one radius before the tip),
+    one whose tip sticks out of the other branches there by less than its own radius or `SPUR_VOXELS` voxels. Returns
+    how many were removed.
     """
     merge_degree_two(graph)
     total = 0
@@ -205,8 +219,13 @@ def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False) -> int:
             ((_, junction, branch),) = graph.edges(end, data=True)
             length, radius = length_of(branch["points"]), graph.nodes[junction]["radius"]
             reach = length + graph.nodes[end]["radius"]
-            bump = reach < SPUR_RADII * radius + SPUR_VOXELS * voxel or (measured and length < radius)
-            if graph.degree(junction) > 2 and bump:
+            if graph.degree(junction) < 3:
+                continue
+            if measured:
+                bump = protrusion(graph, end, junction) < max(graph.nodes[end]["radius"], SPUR_VOXELS * voxel)
+            else:
+                bump = reach < SPUR_RADII * radius + SPUR_VOXELS * voxel
+            if bump:
                 spurs.append((reach, end, junction))
         removed = 0
         for _, end, junction in sorted(spurs):
