@@ -22,6 +22,8 @@ JUNCTION_ZONE = 1.3
 # Where branches meet at a sharp angle: see `junction_zones`. No angle is taken for sharper than this sine.
 OVERLAP = 0.4
 SHARPEST = 0.4
+# A short side branch whose end is placed so many voxels beside the end of its skeleton has lost its direction.
+ASTRAY = 0.75
 MAX_TAPER = 0.2
 # A section whose centroid lies farther from the deepest point than this many radii is not one vessel's either.
 OFF_CENTRE = 0.15
@@ -267,13 +269,13 @@ def end_at(
         target = graph.nodes[node]["pos"]
     else:
         keep = last_full_section(points, widths[:, 0])
-        base = float(np.linalg.norm(points[keep] - points[0]))
-        if stub and base < max(2 * widths[keep, 0], 3 * field.voxel):
-            # Too short to tell its direction: its parent's wall turns it. The end of the skeleton is nearer to the truth.
-            graph.nodes[node]["pos"] = points[-1]
-            return points, widths
+        tip, all_widths, whole = points[-1], widths, points
         points, widths = points[: keep + 1], widths[: keep + 1]
         target, slope = place_end(points, widths[:, 0], field)
+        if stub and beside(target, tip, points) > ASTRAY * field.voxel:
+            # Too short to tell its direction, so close to its parent's wall. The end of the skeleton is a better guess.
+            graph.nodes[node]["pos"] = tip
+            return whole, all_widths
         graph.nodes[node]["pos"] = target
     step = float(field.spacing.min())
     gap = float(np.linalg.norm(target - points[-1]))
@@ -284,6 +286,15 @@ def end_at(
     radius = float(widths[-1, 0])
     share = np.maximum(1 + slope * gap * along / radius, 0.0) if radius > 0 else np.ones(count)
     return np.concatenate([points, tail]), np.concatenate([widths, widths[-1] * share[:, None]])
+
+
+def beside(place: Float[np.ndarray, "3"], other: Float[np.ndarray, "3"], points: Float[np.ndarray, "n 3"]) -> float:
+    """How far two places are apart across the chord of `points`; 0 if that is longer than four times their distance."""
+    chord, apart = points[-1] - points[0], place - other
+    length, distance = float(np.linalg.norm(chord)), float(np.linalg.norm(apart))
+    if length > 4 * distance or length == 0:
+        return 0.0
+    return float(np.linalg.norm(np.cross(apart, chord / length)))
 
 
 def last_full_section(points: Float[np.ndarray, "n 3"], radii: Float[np.ndarray, " n"]) -> int:
