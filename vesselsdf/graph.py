@@ -13,6 +13,7 @@ from scipy import ndimage
 from vesselsdf.centring import refine
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
+from vesselsdf.false_features import false_features, mended
 from vesselsdf.marching import bounding_box
 from vesselsdf.roots import find_roots
 from vesselsdf.sections import Field
@@ -21,12 +22,16 @@ from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.thinning import thin
 
 
-def centreline_graph(sdf: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]) -> nx.MultiGraph:
+def centreline_graph(
+    sdf: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], remove_false_loops: bool = False
+) -> nx.MultiGraph:
     """Centreline graph of the vessel `sdf <= 0`, in RAS mm.
 
     Args:
         sdf: (X, Y, Z) signed distance in mm, negative inside.
         affine: voxel index (centre of voxel) to RAS mm; its columns must be orthogonal (rotated or flipped is fine).
+        remove_false_loops: fill the holes and cavities of a voxel or two that `vesselsdf.false_features` finds; to make
+            a mesh of the same vessel, mend the field with that module and make both of it.
 
     Returns:
         `networkx.MultiGraph`. Nodes (ends, junctions, one node of each plain ring, one for each component without
@@ -50,12 +55,16 @@ def centreline_graph(sdf: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4
     >>> [(u, v, round(e["length"], 1)) for u, v, e in graph.edges(data=True)]
     [(0, 1, 20.0)]
     """
-    if not np.isfinite(sdf).all():
+    # A minimum takes no memory, and NaN is the minimum of what holds it.
+    lowest, highest = (sdf.min(), sdf.max()) if sdf.size else (1.0, 1.0)
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise InputError(f"The signed distance field of shape {sdf.shape} holds NaN or infinite values: replace them.")
-    if not (sdf <= 0).any():
+    if lowest > 0:
         return nx.MultiGraph(roots=[])
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     cropped, origin = crop(sdf)
+    if remove_false_loops:
+        cropped = mended(cropped, false_features(cropped, np.diag([*spacing, 1.0]), ("hole", "cavity")))
     field = Field(fill_cavities(cropped, spacing), spacing)
     graph = skeleton_graph(field)
     refine(graph, field)
@@ -73,7 +82,7 @@ def crop(sdf: Num[np.ndarray, "x y z"]) -> tuple[Num[np.ndarray, "a b c"], Int[n
     """The part of the field within three voxels of the vessel's box, and the index of its first voxel."""
     low, high = bounding_box(sdf <= 0)
     keep = tuple(slice(max(a - 3, 0), b + 4) for a, b in zip(low, high, strict=True))
-    return np.ascontiguousarray(sdf[keep]), np.array([part.start for part in keep])
+    return sdf[keep], np.array([part.start for part in keep])
 
 
 def fill_cavities(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]) -> Num[np.ndarray, "x y z"]:
