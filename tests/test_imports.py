@@ -22,7 +22,7 @@ ORDER = """
     topology
     losses
     roots rooted branch_shape murray anatomy branch_table
-    skeleton sections centring graph graph_files branch_persistence
+    skeleton sections centring false_features graph graph_files branch_persistence agreement
     mesh
     surface_distance overlap centreline_points comparison metric_table metrics
     alignment segments segment_comparison

@@ -10,7 +10,8 @@ The rule. A feature is false if the field says so and the grid says so.
   gap: holes of up to about one and a half voxels. On thick slices the longest edge of a voxel counts.
 - Size: changing at most `PLUG` voxels next to each other (`CLUMP` for specks and cavities) mends it, and nothing else
   changes. A slit between two vessels that run side by side, one voxel apart, is as shallow as a pin-hole, but to close
-  it takes a strip of voxels as long as the slit; and a hole three voxels wide needs five at least.
+  it takes a strip of voxels as long as the slit; and a hole three voxels wide needs five at least. Two vessels that
+  pass at a distance of one voxel are no gap: one of the two pieces has to end there.
 
 Strategy. The features come from the field's persistence. For each, the voxels around the one that ends it are added up
 to its value; those of them that change nothing (simple points) are taken out again. What remains is the plug. A mended
@@ -36,6 +37,7 @@ PLUG = 4
 CLUMP = 8
 # A torn vessel's pieces and loops are deeper than what noise makes: so many times `SHALLOW`.
 DEEP = 2.0
+STUB = 3.0
 REACH = 2  # voxels around the one that ends a feature
 CONNECTED = np.ones((3, 3, 3), bool)
 # What mending one of each kind adds to beta0, beta1, beta2; a gap closes between two components or within one.
@@ -97,14 +99,18 @@ def false_features(
     if not mask.any() or mask.all():
         return []
     found = bars(sdf, DEEP * limit)
-    result = []
+    result: list[FalseFeature] = []
+    touched: set[tuple[int, ...]] = set()
     for kind, k in sorted(suspects(found, limit, kinds), key=lambda one: (KINDS.index(one[0]), one[1])):
         centre = {"hole": found.dies, "cavity": found.dies, "speck": found.born}.get(kind)
         at = (found.born if found.dimension[k] else found.dies)[k] if centre is None else centre[k]
         feature = FalseFeature(
             kind, int(found.dimension[k]), float(found.birth[k]), float(found.death[k]), world(affine, at), at[None]
         )
-        if (voxels := mending(feature, sdf, mask, at)) is not None:
+        voxels = mending(feature, sdf, mask, at)
+        # No voxel changes sides twice.
+        if voxels is not None and touched.isdisjoint(map(tuple, voxels.tolist())):
+            touched.update(map(tuple, voxels.tolist()))
             result.append(FalseFeature(kind, feature.dimension, feature.birth, feature.death, feature.place, voxels))
             mask[tuple(voxels.T)] ^= True
     return verified(result, sdf)
@@ -164,9 +170,35 @@ def mending(
         near[tuple(slice(max(i - reach, 0), i + reach + 1) for i in here)] = True
         added = vessel | near & (sdf[box] <= level)
         if euler_number(added) - euler == expected:
-            plug = np.argwhere(collapse(added, vessel) & ~vessel) + corner
-            return plug if 0 < len(plug) <= PLUG else None
+            plug = np.argwhere(collapse(added, vessel) & ~vessel)
+            small = 0 < len(plug) <= PLUG
+            return plug + corner if small and (feature.kind != "gap" or is_tear(vessel, plug)) else None
     return None
+
+
+def is_tear(vessel: Bool[np.ndarray, "x y z"], plug: Int64[np.ndarray, "n 3"]) -> bool:
+    """Whether a plug in a small box joins pieces of which one ends there; not so between two that pass side by side.
+
+    A piece ends if what of it is level with the gap lies within `STUB` voxels of the line across the gap.
+    """
+    labels, _ = ndimage.label(vessel, CONNECTED)
+    seed = np.zeros_like(vessel)
+    seed[tuple(plug.T)] = True
+    pieces = np.setdiff1d(labels[ndimage.binary_dilation(seed, CONNECTED)], [0])
+    if len(pieces) < 2:
+        return False
+    centre = plug.mean(axis=0)
+    places = [np.argwhere(labels == piece) - centre for piece in pieces]
+    # Where each comes near: the mean of its voxels, those close by counting most.
+    near = [np.average(place, axis=0, weights=1 / (place**2).sum(axis=1) ** 2) for place in places]
+    for k, place in enumerate(places):
+        line = near[k] - np.mean([other for j, other in enumerate(near) if j != k], axis=0)
+        line /= max(float(np.linalg.norm(line)), 1e-12)
+        along = place @ line
+        level = along <= along.min() + 1.5
+        if np.linalg.norm(place[level] - along[level, None] * line, axis=1).max() <= STUB:
+            return True
+    return False
 
 
 def verified(features: list[FalseFeature], sdf: np.ndarray) -> list[FalseFeature]:
