@@ -52,11 +52,13 @@ def test_a_mask_becomes_field_mesh_graph_and_report_that_agree(tmp_path):
     }  # fmt: skip
     report = json.loads((tmp_path / "out" / "topology.json").read_text())
     assert report["betti"] == report["betti_of_mask_on_input_grid"] == [2, 1, 0]
-    assert report["agreement"]["mesh_euler_is_twice_field_euler"]
-    assert report["agreement"]["graph_agrees_with_field"]
     anatomy = json.loads((tmp_path / "out" / "anatomy.json").read_text())
     assert (anatomy["trees"], anatomy["loops"], anatomy["branches"]) == (2, 1, made.graph.number_of_edges())
     assert len((tmp_path / "out" / "branches.csv").read_text().splitlines()) == 1 + anatomy["branches"]
+    assert report["agreement"]["agrees"]
+    assert report["agreement"]["mesh"] == [2, 1, 0]
+    assert report["agreement"]["graph"] == [2, 1]
+    assert report["false_features"] == []
     mesh = trimesh.load(tmp_path / "out" / "mesh.ply")
     assert mesh.is_watertight
     assert mesh.euler_number == 2 * (2 - 1)

@@ -54,7 +54,7 @@ def agreement(
 
     >>> sdf = np.linalg.norm(np.indices((9, 9, 9)) - 4.0, axis=0) - 3
     >>> agreement(sdf, np.eye(4), graph=nx.MultiGraph())["disagreements"][0]["message"]
-    'The graph lacks a component at (4.0, 4.0, 1.0) mm.'
+    'The graph lacks a component at (1.0, 4.0, 4.0) mm.'
     """
     affine = checked_affine(affine)
     mask = field <= 0

@@ -20,6 +20,7 @@ field changes its sign at the plugs only; the change of its Betti numbers is ver
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Num
@@ -71,6 +72,11 @@ class FalseFeature:
         if self.kind == "gap" and self.dimension == 1:
             return self.birth
         return -self.birth if self.kind == "speck" else self.death
+
+    def summary(self) -> dict[str, Any]:
+        """What a report says of it; `voxels` is their number."""
+        facts = {"kind": self.kind, "dimension": self.dimension, "place": self.place, "voxels": len(self.voxels)}
+        return facts | {"birth": self.birth, "death": self.death, "margin": self.margin}
 
     @property
     def change(self) -> tuple[int, int, int]:

@@ -17,10 +17,12 @@ import numpy as np
 import trimesh
 
 from vesselsdf import __version__
-from vesselsdf.anatomy import decisions, summary
+from vesselsdf.agreement import agreement
+from vesselsdf.anatomy import summary
 from vesselsdf.branch_persistence import Describe
 from vesselsdf.branch_table import write_bifurcations, write_branches, write_terminals
 from vesselsdf.errors import RunError
+from vesselsdf.false_features import false_features
 from vesselsdf.files import write_json
 from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_graphml, write_swc, write_vtp
@@ -86,18 +88,17 @@ class Reconstruction:
                 self.levels, self.sdf.spacing, affine=self.affine, operator=self.operator, decide=describe,
                 bounds=self.bounds,
             )  # fmt: skip
-        betti = betti_numbers(self.sdf.array <= 0)
-        graph_betti = (nx.number_connected_components(self.graph), decisions(self.graph)["loops"])
+            compared = agreement(self.sdf.array, self.affine, self.mesh(), self.graph)
+            suspects = false_features(self.sdf.array, self.affine)
+        for one in compared["disagreements"]:
+            log.warning("%s", one["message"])
         return {
             "connectivity": "26 for vessels, 6 for background",
-            "betti": betti,
+            "betti": tuple(compared["field"]),
             "betti_of_mask_on_input_grid": betti_numbers(self.mask.array > 0),
             "mesh": mesh_facts,
-            "agreement": {
-                "mesh_euler_is_twice_field_euler": mesh_facts["euler_number"] == 2 * (betti[0] - betti[1] + betti[2]),
-                "graph_components_and_loops": graph_betti,
-                "graph_agrees_with_field": graph_betti == betti[:2],
-            },
+            "agreement": compared,
+            "false_features": [one.summary() for one in suspects],
             "levels": report,
         }
 

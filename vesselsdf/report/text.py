@@ -8,7 +8,7 @@ from typing import Any
 
 from vesselsdf.metrics import format_table
 
-SHOWN = 6  # findings on segments of one kind
+SHOWN = 6  # findings of one kind
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -47,13 +47,22 @@ def reconstruction_summary(made: Any, folder: Path) -> str:
         "",
         survival_table(report),
     ]
-    agreement = topology["agreement"]
-    if not (agreement["mesh_euler_is_twice_field_euler"] and agreement["graph_agrees_with_field"]):
-        lines.append(
-            f"warning: field, mesh and graph disagree on the topology; see agreement in {folder}/topology.json"
-        )
+    lines += warnings_of(topology, folder)
     lines += ["", f"Look at {folder / 'preview.png'}; meshes, centreline and topology.json lie beside it."]
     return "\n".join(lines)
+
+
+def warnings_of(topology: Mapping[str, Any], folder: Path) -> list[str]:
+    """Where field, mesh and graph disagree, the first few; and how many features are as small as noise."""
+    disagreements = topology["agreement"]["disagreements"]
+    lines = [f"warning: {one['message']}" for one in disagreements[:SHOWN]]
+    if len(disagreements) > SHOWN:
+        lines.append(f"warning: {len(disagreements)} disagreements in all; see agreement in {folder}/topology.json")
+    kinds = [one["kind"] for one in topology["false_features"]]
+    if kinds:
+        counts = ", ".join(f"{kinds.count(kind)} {kind}(s)" for kind in sorted(set(kinds)))
+        lines.append(f"as small as noise: {counts}; see false_features in {folder}/topology.json")
+    return lines
 
 
 def survival_table(report: Mapping[str, Any]) -> str:
