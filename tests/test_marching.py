@@ -1,6 +1,7 @@
 """The isosurface has the topology of the 26-connected foreground: all cases, noise, and shapes with known answers."""
 
 import itertools
+from functools import cache
 
 import gudhi
 import manifold3d
@@ -137,3 +138,47 @@ def test_an_empty_foreground_has_no_surface():
     vertices, faces = marching.marching_cubes(np.ones((3, 3, 3)))
     assert vertices.shape == (0, 3)
     assert faces.shape == (0, 3)
+
+
+# The cube with sides of 2, so that its corners and the middles of its edges and faces are whole numbers.
+ENDS = 2 * marching.CORNERS[np.array(marching.EDGES)]
+FIXED = [(-1, *point) for point in itertools.product((0, 1, 2), repeat=3)]
+
+
+@cache
+def side(plane, vertex):
+    """1 or -1 if a vertex keeps to one side of a plane wherever the vertices lie within their edges, else 0.
+
+    A vertex is the number of its cube edge, a fixed point is (-1, x, y, z); the plane is given by three of them. The
+    determinant is affine in the position of each vertex along its edge, so a weighted mean, with positive weights, of
+    its values with all vertices at ends of their edges: if none of these is negative, and one positive, it is positive.
+    """
+    choices = [ENDS[p] if isinstance(p, int) else [p[1:]] for p in (*plane, vertex)]
+    a, b, c, d = np.moveaxis(np.array(list(itertools.product(*choices))), 1, 0)
+    values = np.einsum("ni,ni->n", np.cross(a - d, b - d), c - d)
+    return 1 if values.min() >= 0 < values.max() else -1 if values.max() <= 0 > values.min() else 0
+
+
+def separating_plane(one, other):
+    """A plane that holds what two faces share and has the rest of them strictly on either side, or None."""
+    shared, vertices = set(one) & set(other), sorted({*one, *other})
+    planes = [*itertools.combinations(vertices, 3)] if len(shared) < 2 else []
+    for count in (2, 1):
+        for some in itertools.combinations(vertices, count):
+            planes += [(*some, *points) for points in itertools.combinations(FIXED, 3 - count)]
+    for plane in planes:
+        if shared <= set(plane):
+            a = {side(plane, vertex) for vertex in set(one) - set(plane)}
+            b = {side(plane, vertex) for vertex in set(other) - set(plane)}
+            if (a, b) in (({1}, {-1}), ({-1}, {1})):
+                return plane
+    return None
+
+
+def test_faces_of_one_cube_never_cross_wherever_the_vertices_lie_on_their_edges():
+    # For every two faces of every case there is a plane with one on each side. Its three points are not in line, since
+    # a determinant with them is not 0, so what both faces have in the plane are the hulls of different ones of them,
+    # which meet in what they share. Faces of different cubes lie in different cubes and share segments of their face.
+    for code in range(1, 255):
+        for one, other in itertools.combinations(marching.case_triangles(code), 2):
+            assert separating_plane(one, other) is not None, (code, one, other)

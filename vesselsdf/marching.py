@@ -24,6 +24,7 @@ than two triangles. Therefore the mesh is a closed 2-manifold, isotopic to bd(M)
 One vertex lies on each crossed grid edge, so the mesh is watertight by construction and not by merging.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -32,6 +33,9 @@ from jaxtyping import Float, Int, Num
 # A vertex keeps this distance, as a fraction of the grid edge, from both samples: a sample of exactly 0 would otherwise
 # draw all its vertices into one point. It is far above the resolution of float32 coordinates that STL and PLY keep.
 CLEARANCE = 1e-3
+
+SLAB = 1 << 22
+"""Voxels that are looked at together."""
 
 # Corner number = x + 2 y + 4 z. Edge number = 4 axis + rank of its lower corner among the corners with that bit clear.
 CORNERS = np.array([[c & 1, c >> 1 & 1, c >> 2 & 1] for c in range(8)])
@@ -145,6 +149,40 @@ def table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.cumsum(count) - count, count, triangles
 
 
+@dataclass(frozen=True)
+class Marched:
+    """The surface around `field <= 0` before its vertices are placed: one vertex on each crossed grid edge.
+
+    `lower`: (v, 3) int32, the voxel at the lower end of the vertex's edge; -1 or the last one where the edge leads out
+    of the grid. `axis`: (v,) int8, the axis that the edge runs along. `faces`: (f, 3) int32, facing outwards for a
+    right-handed grid. `cells`: (f, 3) int32, lower corner of the cube of eight samples that a face lies in; faces of
+    one cube follow each other.
+    """
+
+    lower: np.ndarray
+    axis: np.ndarray
+    faces: np.ndarray
+    cells: np.ndarray
+
+    def ends(self, field: np.ndarray) -> tuple[Float[np.ndarray, " v"], Float[np.ndarray, " v"]]:
+        """Values at the lower and the upper end of the crossed edges; beyond the border the mirror image `|value|`."""
+        upper = self.lower.copy()
+        upper[np.arange(len(upper)), self.axis] += 1
+        values = []
+        for end in (self.lower, upper):
+            beyond = ((end < 0) | (end >= field.shape)).any(axis=1)
+            end = np.clip(end, 0, np.array(field.shape) - 1)
+            value = field[tuple(end.T)].astype(np.float64)
+            values.append(np.where(beyond, np.abs(value), value))
+        return values[0], values[1]
+
+    def at(self, along: Float[np.ndarray, " v"]) -> Float[np.ndarray, "v 3"]:
+        """Vertices in voxel indices, that share of their edge beyond its lower end, at least `CLEARANCE` off both."""
+        vertices = self.lower.astype(np.float64)
+        vertices[np.arange(len(vertices)), self.axis] += np.clip(along, CLEARANCE, 1 - CLEARANCE)
+        return vertices
+
+
 def marching_cubes(field: Num[np.ndarray, "x y z"]) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
     """Closed surface around `field <= 0`: vertices (v, 3) in voxel indices, faces (f, 3) facing outwards.
 
@@ -157,57 +195,80 @@ def marching_cubes(field: Num[np.ndarray, "x y z"]) -> tuple[Float[np.ndarray, "
     >>> vertices.shape, faces.shape  # one voxel gives an octahedron
     ((6, 3), (8, 3))
     """
-    inside = field <= 0
-    if not inside.any():
-        return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64)
-    low, high = bounding_box(inside)
-    # Two voxels around the vessel: its outside neighbours, real or (at the grid's border) continued.
-    keep = tuple(slice(max(a - 1, 0), b + 2) for a, b in zip(low, high, strict=True))
-    border = [(int(a == 0), int(b + 1 == n)) for a, b, n in zip(low, high, field.shape, strict=True)]
-    origin = np.array([part.start - pad for part, (pad, _) in zip(keep, border, strict=True)])
-    values = np.pad(field[keep], border, mode="edge")
-    inside = np.pad(inside[keep], border)
+    marched = march(field)
+    return marched.at(linear_crossing(*marched.ends(field))), marched.faces
 
-    codes = case_codes(inside)
-    cubes = np.flatnonzero((codes != 0) & (codes != 255))
-    first, count, triangles = table()
-    code = codes.ravel()[cubes]
-    number = count[code]
-    # Triangle k of cube i sits at first[code[i]] + k in the table.
-    k = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
-    edges = triangles[np.repeat(first[code], number) + k]
-    corner = np.stack(np.unravel_index(np.repeat(cubes, number), codes.shape), axis=-1)
 
+def linear_crossing(lower: Float[np.ndarray, " v"], upper: Float[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
+    """Share of an edge beyond its lower end at which the line through the values at both ends is zero.
+
+    One value is at or below zero, the other above it, or zero where it lies beyond the border: then half-way.
+    """
+    a, b = np.abs(lower), np.abs(upper)
+    size = np.maximum(a, b)
+    a, b = a / np.where(size > 0, size, 1), b / np.where(size > 0, size, 1)
+    return np.where(size > 0, a / np.where(size > 0, a + b, 1), 0.5)
+
+
+def march(field: Num[np.ndarray, "x y z"]) -> Marched:
+    """Vertices and faces of the surface around `field <= 0`, see `marching_cubes`; only where they lie is left open.
+
+    The dense part of the work goes through the volume in slabs, so it takes one byte per voxel of the vessel's box.
+    """
+    inside, origin = padded_inside(field)
     strides = np.array([inside.shape[1] * inside.shape[2], inside.shape[2], 1])
+    lower, cubes, codes = crossed_edges_and_cubes(inside)
+    first, count, triangles = table()
+    number = count[codes]
+    # Triangle k of cube i sits at first[codes[i]] + k in the table.
+    k = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    edges = triangles[np.repeat(first[codes], number) + k]
+    corner = np.repeat(cubes, number)
     edge_key = EDGE_AXIS * inside.size + CORNERS[[a for a, _ in EDGES]] @ strides
-    keys, vertices = crossings(values, inside)
-    faces = np.searchsorted(keys, (corner @ strides)[:, None] + edge_key[edges])
-    return vertices + origin, faces
+    keys = np.concatenate([axis * inside.size + found for axis, found in enumerate(lower)])
+    faces = np.searchsorted(keys, corner[:, None] + edge_key[edges]).astype(np.int32)
+
+    def voxels(flat: np.ndarray) -> np.ndarray:
+        return (np.stack(np.unravel_index(flat, inside.shape), axis=-1) + origin).astype(np.int32)
+
+    axis = np.repeat(np.arange(3, dtype=np.int8), [len(found) for found in lower])
+    return Marched(voxels(np.concatenate(lower)), axis, faces, voxels(corner))
 
 
-def crossings(
-    values: Num[np.ndarray, "x y z"], inside: np.ndarray
-) -> tuple[Int[np.ndarray, " v"], Float[np.ndarray, "v 3"]]:
-    """Vertices on the crossed grid edges, ordered by their key `axis * size + flat index of the lower sample`."""
-    flat_values, flat_inside = values.ravel(), inside.ravel()
-    keys, vertices = [], []
-    for axis in range(3):
-        ahead = [slice(None)] * 3
-        behind = [slice(None)] * 3
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        crossed = np.zeros(inside.shape, dtype=bool)
-        np.not_equal(inside[tuple(ahead)], inside[tuple(behind)], out=crossed[tuple(behind)])
-        lower = np.flatnonzero(crossed)
-        upper = lower + int(np.prod(inside.shape[axis + 1 :]))
-        # The continuation beyond the border is outside whatever it holds, hence the absolute values.
-        a = np.abs(flat_values[lower].astype(np.float64))
-        b = np.abs(flat_values[upper].astype(np.float64))
-        along = np.where(a + b > 0, a / np.where(a + b > 0, a + b, 1), np.where(flat_inside[lower], 0.0, 1.0))
-        position = np.stack(np.unravel_index(lower, inside.shape), axis=-1).astype(np.float64)
-        position[:, axis] += np.clip(along, CLEARANCE, 1 - CLEARANCE)
-        keys.append(axis * inside.size + lower)
-        vertices.append(position)
-    return np.concatenate(keys), np.concatenate(vertices)
+def padded_inside(field: Num[np.ndarray, "x y z"]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the field is at or below zero, in the vessel's box and one voxel around it, and the box's first voxel.
+
+    The voxel around is outside, also beyond the border of the grid. Without vessel the box holds one voxel.
+    """
+    inside = field <= 0
+    low, high = bounding_box(inside) if inside.any() else ([0, 0, 0], [-1, -1, -1])
+    padded = np.zeros([b - a + 3 for a, b in zip(low, high, strict=True)], dtype=bool)
+    padded[1:-1, 1:-1, 1:-1] = inside[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))]
+    return padded, np.array(low) - 1
+
+
+def crossed_edges_and_cubes(inside: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Flat indices of the lower ends of all crossed edges, per axis, and of the cubes with a wall, and their cases."""
+    lower: list[list[np.ndarray]] = [[], [], []]
+    cubes, codes = [], []
+    plane = inside[0].size
+    step = max(SLAB // plane, 1)
+    for start in range(0, len(inside), step):
+        slab = inside[start : start + step + 1]
+        own = slab[:step]
+        for axis, (one, other) in enumerate(
+            [(slab[1:], slab[:-1]), (own[:, 1:], own[:, :-1]), (own[:, :, 1:], own[:, :, :-1])]
+        ):
+            crossed = np.zeros(own.shape, dtype=bool)
+            np.not_equal(one, other, out=crossed[tuple(map(slice, other.shape))])
+            lower[axis].append(np.flatnonzero(crossed) + start * plane)
+        if len(slab) > 1:
+            case = np.zeros((len(slab) - 1, *inside.shape[1:]), dtype=np.uint8)
+            case[:, :-1, :-1] = case_codes(slab)
+            found = np.flatnonzero((case != 0) & (case != 255))
+            cubes.append(found + start * plane)
+            codes.append(case.ravel()[found])
+    return [np.concatenate(parts) for parts in lower], np.concatenate(cubes), np.concatenate(codes)
 
 
 def case_codes(inside: np.ndarray) -> np.ndarray:

@@ -58,8 +58,9 @@ def test_a_hollow_ball_has_two_surfaces():
 def test_vertices_follow_the_affine():
     sdf = torus()
     affine = rotated([0.4, 0.6, 1.5])
-    in_voxels = mesh.surface(sdf, np.eye(4)).vertices
-    in_mm = mesh.surface(sdf, affine).vertices
+    # Which edges are split depends on the spacing.
+    in_voxels = mesh.surface(sdf, np.eye(4), refined=False).vertices
+    in_mm = mesh.surface(sdf, affine, refined=False).vertices
     np.testing.assert_allclose(in_mm, in_voxels @ affine[:3, :3].T + affine[:3, 3])
 
 

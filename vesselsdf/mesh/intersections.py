@@ -6,9 +6,11 @@ them gives the pairs of faces whose boxes meet. Those are decided by signs of de
 
 import numpy as np
 import trimesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from vesselsdf.mesh.triangle_kernels import LEAF, meeting_pairs
+from vesselsdf.mesh.triangle_kernels import LEAF, box_pairs, meeting
+
+PAIRS_AT_ONCE = 1 << 20
 
 # Two zero bits behind each of 21 bits, in five steps: shift, then keep these bits.
 SPREAD = (
@@ -42,15 +44,22 @@ def self_intersections(mesh: trimesh.Trimesh) -> Int[np.ndarray, "n 2"]:
     corners = points[faces]
     low, high = corners.min(axis=1), corners.max(axis=1)
     tree_low, tree_high = box_tree(low, np.minimum, np.inf), box_tree(high, np.maximum, -np.inf)
-    room = 1024
-    while True:
-        pairs = np.empty((room, 2), dtype=np.int64)
-        found = meeting_pairs(points, faces, low, high, tree_low, tree_high, pairs)
-        if found <= room:
-            break
-        room = found
-    pairs = np.sort(proper[pairs[:found]], axis=1)
+    meeting_pairs, start = [np.zeros((0, 2), dtype=np.int64)], 0
+    room = np.empty((min(max(PAIRS_AT_ONCE, len(faces)), len(faces) * (len(faces) - 1) // 2), 2), dtype=np.int64)
+    while start < len(faces):
+        count, start = box_pairs(low, high, tree_low, tree_high, start, len(faces), room)
+        meeting_pairs.append(room[:count][faces_meet(points, faces, room[:count])])
+    pairs = np.sort(proper[np.concatenate(meeting_pairs)], axis=1)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def faces_meet(
+    points: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], pairs: Int[np.ndarray, "n 2"]
+) -> Bool[np.ndarray, " n"]:
+    """Whether the two faces of each pair meet, in the sense of `self_intersections`; none of them is degenerate."""
+    found = np.zeros(len(pairs), dtype=np.bool_)
+    meeting(points, faces.astype(np.int64, copy=False), pairs, found)
+    return found
 
 
 def degenerate_faces(points: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> np.ndarray:

@@ -145,11 +145,19 @@ def boxes_meet(low, high, i, other_low, other_high, j):
 
 
 @kernel
-def meeting_pairs(points, faces, low, high, tree_low, tree_high, pairs):
-    """Pairs i < j of faces that meet: writes as many as there is room for into `pairs`, gives their number.
+def meeting(points, faces, pairs, found):
+    """Sets `found[k]` where the two faces of `pairs[k]` meet."""
+    for k in range(len(pairs)):
+        found[k] = faces_meet(points, faces, pairs[k, 0], pairs[k, 1])
+
+
+@kernel
+def box_pairs(low, high, tree_low, tree_high, start, stop, pairs):
+    """Pairs i < j of faces whose boxes meet, for i from `start` until `stop` or until `pairs` is nearly full.
 
     `low`, `high`: (f, 3) boxes of the faces. `tree_low`, `tree_high`: (2 n, 3) boxes of a complete binary tree with its
     root at 1 and the children of node k at 2k and 2k + 1; leaf m at n + m holds the faces from 4 m to 4 m + 3.
+    Gives how many pairs were written and the first face that is left.
     """
     leaves = len(tree_low) // 2
     depth = 0
@@ -157,7 +165,8 @@ def meeting_pairs(points, faces, low, high, tree_low, tree_high, pairs):
         depth += 1
     stack = np.empty(2 * depth + 2, np.int64)
     found = 0
-    for i in range(len(faces)):
+    for i in range(start, stop):
+        before = found
         stack[0], height = 1, 1
         while height:
             height -= 1
@@ -175,9 +184,10 @@ def meeting_pairs(points, faces, low, high, tree_low, tree_high, pairs):
                 height += 2
                 continue
             first = (node - leaves) * LEAF
-            for j in range(max(first, i + 1), min(first + LEAF, len(faces))):
-                if boxes_meet(low, high, i, low, high, j) and faces_meet(points, faces, i, j):
-                    if found < len(pairs):
-                        pairs[found, 0], pairs[found, 1] = i, j
+            for j in range(max(first, i + 1), min(first + LEAF, len(low))):
+                if boxes_meet(low, high, i, low, high, j):
+                    if found == len(pairs):
+                        return before, i
+                    pairs[found, 0], pairs[found, 1] = i, j
                     found += 1
-    return found
+    return found, stop
