@@ -159,3 +159,12 @@ def test_a_disc_that_crosses_itself_is_never_called_plain(seed, noise):
         assert not disc(points, faces)
     if noise < 1e-3:
         assert disc(points, faces)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_unit_of_length_does_not_matter(scale):
+    _, field, _ = next(iter(tubes(1.3, True, 1)))
+    plain = mesh.surface(field.astype(np.float64), np.eye(4))
+    scaled = mesh.surface(scale * field.astype(np.float64), np.diag([scale, scale, scale, 1]))
+    np.testing.assert_array_equal(scaled.faces, plain.faces)
+    np.testing.assert_allclose(scaled.vertices / scale, plain.vertices, atol=1e-6)

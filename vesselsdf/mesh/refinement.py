@@ -128,7 +128,7 @@ def move_onto_wall(
     value, slope = value_and_slope(psi, start - first)
     # Steepest descent in mm, less its part along the edge.
     length = np.sqrt(((chord * step) ** 2).sum(axis=0))
-    across = slope / step**2 - chord * ((slope * chord).sum(axis=0) / np.maximum(length, CLEARANCE) ** 2)
+    across = slope / step**2 - chord * ((slope * chord).sum(axis=0) / length**2)
     rise = (slope * across).sum(axis=0)
     size = -value / np.where(rise == 0, np.inf, rise)
     before, here = np.abs(value), start

@@ -31,7 +31,7 @@ def surface(sdf: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], ref
     >>> sdf = np.linalg.norm(np.indices((9, 9, 9)) - 4.0, axis=0) - 3
     >>> ball = surface(sdf, np.eye(4))
     >>> ball.is_watertight, ball.euler_number, round(float(ball.volume), 1)  # the true ball has 113.1
-    (True, 2, 110.9)
+    (True, 2, 111.0)
     """
     check_field(sdf)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
