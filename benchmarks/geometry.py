@@ -25,11 +25,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from geometry_peers import KINDS, Method
+from geometry_edits import wall_and_field
+from geometry_peers import KINDS, our_distance
 from geometry_scores import field_scores, graph_scores, mesh_scores
 from geometry_tables import GOALS, table
 from geometry_truth import Truth, fractions, truth_of
-from measuring import around_deepest, installed, machine, measure, progress
+from measuring import Method, around_deepest, installed, machine, measure, progress
 from measuring import run as run_script
 from topology import TREES
 
@@ -67,13 +68,23 @@ class Case:
         truth = self.truth
         return truth.nodes[truth.tips][np.argsort(-truth.node_radii[truth.tips], kind="stable")]
 
-    def inputs(self, kind: str, who: str = "ours") -> tuple:
-        """What a method of this kind is given."""
+    def inputs(self, kind: str, who: str = "ours", near: tuple[slice, ...] = ()) -> tuple:
+        """What a method of this kind is given; of a part of the grid only, if that is named."""
+
+        def part(name: str) -> np.ndarray:
+            return np.ascontiguousarray(self.load(name)[near]) if near else self.load(name)
+
+        if who.startswith("VMTK"):
+            return part("field"), self.tips
         if kind == "distance from partial volume":
-            return (self.load("fraction").astype(np.float32),)
+            return (part("fraction").astype(np.float32),)
         if kind in ("surface", "graph", "mesh and graph"):
-            return (self.load("field"), self.tips) if who.startswith("VMTK") else (self.load("field"),)
-        return (self.load(next((name for name in ("mild", "strong") if name in kind), "mask")),)
+            return (part("field"),)
+        if kind == "decimation":
+            return wall_and_field(part("field"))
+        if kind == "smoothing":
+            return wall_and_field(our_distance(part("mask")))
+        return (part(next((name for name in ("mild", "strong") if name in kind), "mask")),)
 
 
 def prepare(size: int, seed: int, folder: Path) -> dict:
@@ -115,10 +126,9 @@ def one(kind: str, who: str, size: int, seed: int, folder: Path) -> dict:
     method, case = KINDS[kind][who], Case(size, seed, folder)
     inputs = case.inputs(kind, who)
     if not who.startswith("VMTK"):
-        near = around_deepest(case.load("field"), 16)
-        method.call(*(np.ascontiguousarray(array[near]) for array in inputs))  # imports, and compiled code
+        method.call(*case.inputs(kind, who, around_deepest(case.load("field"), 16)))  # imports, and compiled code
     answer, seconds, mb = measure(method.call, inputs, method.repeats)
-    result = {"seconds": seconds, "mb": mb, "input mb": sum(array.nbytes for array in inputs) / 1e6}
+    result = {"seconds": seconds, "mb": mb, "input mb": sum(getattr(one, "nbytes", 0) for one in inputs) / 1e6}
     if kind != "mesh and graph":
         found = method.read(answer)
         result |= getattr(found, "notes", {})

@@ -7,28 +7,17 @@ the form of the kind: a field, a mesh (vertices, faces), or `Lines`. All work on
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import networkx as nx
 import numpy as np
+from geometry_edits import EDITS, read_trimesh
 from geometry_scores import Lines, lines_of
+from measuring import Method
+from vtk_arrays import read_polydata, vtk_image
 
 UNIT = (1.0, 1.0, 1.0)
 BAND = 3.0
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to do a job; `largest` is the edge up to which it is worth the wait, `package` what it needs."""
-
-    call: Callable[..., Any]
-    read: Callable[..., Any] = lambda answer: answer
-    largest: int = 512
-    package: str | None = None
-    repeats: int = 3
 
 
 # Distance from a mask, and from partial-volume labels.
@@ -106,10 +95,6 @@ def our_surface_of_mask(mask):
     return our_surface(our_distance(mask))
 
 
-def read_trimesh(mesh):
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
-
-
 def skimage_surface(field):
     from skimage.measure import marching_cubes
 
@@ -120,16 +105,6 @@ def skimage_surface_of_mask(mask):
     from skimage.measure import marching_cubes
 
     return marching_cubes(mask.astype(np.float32), 0.5, gradient_direction="ascent")[:2]
-
-
-def vtk_image(values):
-    from vtkmodules.util.numpy_support import numpy_to_vtk
-    from vtkmodules.vtkCommonDataModel import vtkImageData
-
-    image = vtkImageData()
-    image.SetDimensions(values.shape[::-1])  # VTK's first axis runs fastest: x and z change places
-    image.GetPointData().SetScalars(numpy_to_vtk(values.ravel()))
-    return image
 
 
 def vtk_surface(field):
@@ -154,14 +129,6 @@ def vtk_surface_nets(mask):
     return tool.GetOutput()
 
 
-def read_polydata(data):
-    """Vertices with x and z changed back, which turns the faces inside out."""
-    from vtkmodules.util.numpy_support import vtk_to_numpy
-
-    faces = vtk_to_numpy(data.GetPolys().GetConnectivityArray()).reshape(-1, 3)
-    return vtk_to_numpy(data.GetPoints().GetData()).astype(np.float64)[:, ::-1], faces[:, ::-1].astype(np.int64)
-
-
 # Centreline graph.
 
 
@@ -176,6 +143,18 @@ def our_graph_of_mask(mask):
     from vesselsdf.graph import centreline_graph
 
     return centreline_graph(signed_distance(mask, UNIT), np.eye(4))
+
+
+def our_mended_graph_of_mask(mask):
+    """False features of the mask's distance are mended, and the distance of what results is measured anew."""
+    from vesselsdf.false_features import false_features, mended
+
+    from vesselsdf.distance import signed_distance
+    from vesselsdf.graph import centreline_graph
+
+    field = signed_distance(mask, UNIT)
+    field = signed_distance(mended(field, false_features(field, np.eye(4))) <= 0, UNIT)
+    return centreline_graph(field, np.eye(4))
 
 
 def skan_graph(mask):
@@ -332,7 +311,11 @@ KINDS: dict[str, dict[str, Method]] = {
     },
 }
 for noise in ("mild", "strong"):
-    KINDS[f"graph of {noise} mask"] = KINDS["graph of mask"]
+    KINDS[f"graph of {noise} mask"] = {
+        "ours": Method(our_graph_of_mask, lines_of),
+        "ours, mended": Method(our_mended_graph_of_mask, lines_of),
+    } | {name: method for name, method in KINDS["graph of mask"].items() if name != "ours"}
+KINDS |= EDITS
 KINDS["mesh and graph"] = {
     "ours": Method(our_both),
     "scikit-image, skan": Method(skimage_both, package="skan"),

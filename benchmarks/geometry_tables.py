@@ -12,6 +12,8 @@ GOALS = {
     "distance from partial volume": "MAE 0.08 voxel (scikit-fmm's), in half its time at 256^3",
     "surface": "vertex MAE 0.01 voxel, closed, Euler number as the field's, no faces that cross, none degenerate",
     "surface of mask": "closed, Euler number as the mask's, no faces that cross; vertex MAE of marching cubes 0.167",
+    "smoothing": "volume kept to 1%, closed, Euler number as before, no faces that cross",
+    "decimation": "closed, Euler number as before, no faces that cross, error under a quarter of a voxel",
     "graph": "P and R 1.0, loops exact, centre 0.1 voxel, radius 1% away from junctions",
     "graph of mask": "P and R 1.0, loops exact, centre 0.3 voxel, radius 6% away from junctions",
     "graph of mild mask": "P and R 0.95, loops exact after the rule for false loops",
@@ -35,7 +37,12 @@ def table(kind: str, found: list) -> str:
         return columns(header, found)
     if kind == "mesh and graph":
         return both_table(found)
-    for prefix, make in (("distance", distance_row), ("surface", surface_row), ("graph", graph_row)):
+    for prefix, make in (
+        ("distance", distance_row),
+        ("s", surface_row),
+        ("decimation", surface_row),
+        ("graph", graph_row),
+    ):
         if kind.startswith(prefix):
             header, rows = make(None), with_ratio(found, make)
             text = columns(["size", "who", "s", "MB", "x ours", *header], rows)

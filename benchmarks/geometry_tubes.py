@@ -6,8 +6,10 @@ voxels (of the anisotropic grid: edges of a cube of a voxel's volume).
 
 import networkx as nx
 import numpy as np
-from geometry_peers import read_polydata, read_trimesh, skimage_surface, skimage_surface_of_mask, vtk_surface
+from geometry_edits import read_trimesh
+from geometry_peers import skimage_surface, skimage_surface_of_mask, vtk_surface
 from measuring import installed
+from vtk_arrays import read_polydata
 
 from vesselsdf.report.text import columns
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,17 @@ from typing import Any
 import numpy as np
 
 ENOUGH = 10.0  # seconds after which a call is not repeated
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to do a job; `largest` is the edge up to which it is worth the wait, `package` what it needs."""
+
+    call: Callable[..., Any]
+    read: Callable[..., Any] = lambda answer: answer
+    largest: int = 512
+    package: str | None = None
+    repeats: int = 3
 
 
 def run(script: str, arguments: list[str], cache: str | None = None, timeout: float | None = None) -> dict:

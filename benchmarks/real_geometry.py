@@ -4,10 +4,10 @@
 
 Masks (a pulmonary tree, two labels of a circle of Willis) go through `reconstruct`; the aorta is VMTK's level set, so
 that its surface and centreline can be compared with VMTK's of the same field; networks that were traced by others (a
-microvascular network in micrometres, five cerebral trees in mm) are brought onto a grid and recovered. Every case runs
-in a process of its own. One table says whether field, mesh and graph agree on the topology, one how far the recovered
-networks and the aorta are from what is known. With `--output` a picture of each is written: the wall coloured by
-radius, the centreline in it, as seen from three sides.
+microvascular network in micrometres, a cerebral tree in mm; brava.py has more of these) are brought onto a grid and
+recovered. Every case runs in a process of its own. One table says whether field, mesh and graph agree on the topology,
+one how far the recovered networks and the aorta are from what is known. With `--output` a picture of each is written:
+the wall coloured by radius, the centreline in it, as seen from three sides.
 
 Traced trees are trees on paper: their tubes touch elsewhere, so the field has loops, and the graph shall have the
 field's. The microvascular network has radii of 0 to 29 micrometres, and two loops 5 micrometres wide between vessels
@@ -30,10 +30,10 @@ from measuring import machine, memory, progress, run
 from real_inputs import DATA, Input, level_set, microvessels, on_grid, point_array, polydata, traced_tree
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
+from vtk_arrays import polydata_of, triangles_of
 
 from vesselsdf.report.text import columns
 
-BRAVA = ("BG0002", "BG001", "BG0019", "BG05", "BG11")
 MICRO = "microvessel/tapmeier_network.vtp"
 CASES: dict[str, str | Callable[[], Input]] = {
     "pulmonary": "pulmonary/PA000005.nii.gz",
@@ -42,7 +42,7 @@ CASES: dict[str, str | Callable[[], Input]] = {
     "aorta": lambda: level_set("aorta/aorta-final-levelset.mha"),
     "microvessel": lambda: on_grid(microvessels(MICRO, 1.0), 1.5),
     "microvessel x0.3": lambda: on_grid(microvessels(MICRO, 0.3), 0.6),
-    **{f"brava {name}": lambda name=name: on_grid(traced_tree(f"brava/{name}records.swc"), 0.4) for name in BRAVA},
+    "brava BG0002": lambda: on_grid(traced_tree("brava/BG0002records.swc"), 0.4),
 }
 
 
@@ -136,11 +136,9 @@ def scaled(graph: nx.MultiGraph, factor: float, radius: str = "radii") -> nx.Mul
 def against_vmtk(mesh, graph: nx.MultiGraph) -> list[list]:
     """Our surface and centreline and VMTK's of the same level set: distances both ways, and the radii, in mm."""
     import trimesh
-    from vtkmodules.util.numpy_support import vtk_to_numpy
 
     data = polydata(DATA / "aorta/aorta-surface.vtp")
-    faces = vtk_to_numpy(data.GetPolys().GetConnectivityArray()).reshape(-1, 3)
-    walls = (mesh, trimesh.Trimesh(point_array(data), faces, process=False))
+    walls = (mesh, trimesh.Trimesh(*triangles_of(data), process=False))
     rows = []
     for way, one_side, other in (("ours to theirs", *walls), ("theirs to ours", *walls[::-1])):
         away = to_wall(np.asarray(one_side.vertices), other)
@@ -162,13 +160,12 @@ def against_vmtk(mesh, graph: nx.MultiGraph) -> list[list]:
 
 def to_wall(points: np.ndarray, wall) -> np.ndarray:
     """Distance of points to a surface, exactly."""
-    from real_pictures import triangles
     from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
     from vtkmodules.vtkCommonCore import vtkDoubleArray
     from vtkmodules.vtkFiltersCore import vtkImplicitPolyDataDistance
 
     tool, away = vtkImplicitPolyDataDistance(), vtkDoubleArray()
-    tool.SetInput(triangles(wall))
+    tool.SetInput(polydata_of(wall.vertices, wall.faces))
     tool.FunctionValue(numpy_to_vtk(np.ascontiguousarray(points), deep=True), away)
     return np.abs(vtk_to_numpy(away))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 from scipy.spatial import cKDTree
+from vtk_arrays import polydata_of
 
 SIDES = (((0, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 0, 1)), ((0, 0, 1), (0, 1, 0)))  # from where, and what is up (RAS)
 SIZE = (1800, 800)
@@ -67,28 +68,13 @@ def half_height(bounds: np.ndarray, way: np.ndarray, up: np.ndarray) -> float:
     return 0.54 * max(float(np.abs(up) @ extent), across * 3 * SIZE[1] / SIZE[0])
 
 
-def triangles(mesh):
-    """A mesh as VTK has it."""
-    from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
-    from vtkmodules.vtkCommonCore import vtkPoints
-    from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
-
-    points, cells, data = vtkPoints(), vtkCellArray(), vtkPolyData()
-    points.SetData(numpy_to_vtk(np.ascontiguousarray(mesh.vertices, dtype=np.float64), deep=True))
-    sized = np.hstack([np.full((len(mesh.faces), 1), 3), mesh.faces]).astype(np.int64)
-    cells.SetCells(len(sized), numpy_to_vtkIdTypeArray(sized.ravel(), deep=True))
-    data.SetPoints(points)
-    data.SetPolys(cells)
-    return data
-
-
 def wall_actor(mesh, colours: np.ndarray):
     """The wall, coloured from thin (blue) to thick (red)."""
     from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkCommonCore import vtkLookupTable
     from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper
 
-    data, mapper, actor = triangles(mesh), vtkPolyDataMapper(), vtkActor()
+    data, mapper, actor = polydata_of(mesh.vertices, mesh.faces), vtkPolyDataMapper(), vtkActor()
     data.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(colours, dtype=np.float64), deep=True))
     mapper.SetInputData(data)
     low, high = np.percentile(colours, (2, 98)) if len(colours) else (0, 1)
@@ -135,7 +121,7 @@ def ball_actor(places: np.ndarray, radius: float, colour: tuple[float, float, fl
     mapper, actor = vtkPolyDataMapper(), vtkActor()
     if len(places):
         balls = trimesh.util.concatenate([ball.copy().apply_translation(place) for place in places])
-        mapper.SetInputData(triangles(balls))
+        mapper.SetInputData(polydata_of(balls.vertices, balls.faces))
     actor.SetMapper(mapper)
     actor.GetProperty().SetColor(*colour)
     return actor
