@@ -147,9 +147,8 @@ def our_graph_of_mask(mask):
 
 def our_mended_graph_of_mask(mask):
     """False features of the mask's distance are mended, and the distance of what results is measured anew."""
-    from vesselsdf.false_features import false_features, mended
-
     from vesselsdf.distance import signed_distance
+    from vesselsdf.false_features import false_features, mended
     from vesselsdf.graph import centreline_graph
 
     field = signed_distance(mask, UNIT)
