@@ -21,12 +21,16 @@ class Input:
     tubes: nx.MultiGraph | None = None
 
 
-def level_set(path: str) -> Input:
-    """VMTK's level set: negative inside, clipped 4 voxels from the wall, in the frame of its surface."""
+def level_set(path: str, again: bool) -> Input:
+    """VMTK's level set: negative inside, clipped 4 voxels from the wall, in the frame of its surface.
+
+    `again`: made a distance everywhere, with its zero set in its place.
+    """
     from vesselsdf import read_volume
+    from vesselsdf.distance import redistance
 
     volume = read_volume(DATA / path)
-    return Input(volume.array, volume.affine)
+    return Input(redistance(volume.array, volume.spacing) if again else volume.array, volume.affine)
 
 
 def polydata(path: Path):
