@@ -119,10 +119,12 @@ def cut_off(near: Neighbourhood, centre: np.ndarray, normal: np.ndarray, reach: 
         found = cut_tip(
             near.points, vertices[faces], dict(zip(vertices.tolist(), height.tolist(), strict=True)), centre, normal
         )
-        if found is None:
-            continue
         if not np.isin(vertices[piece], within).all():
-            reason = "the vessel goes on beyond it, or touches another one there"
+            # Reaching the rim of the neighbourhood its outline may be cut off there, so this comes first.
+            if np.linalg.norm(near.points[vertices[piece]] - centre, axis=1).min() < reach / 2:
+                reason = "the vessel goes on beyond it, or touches another one there"
+            continue
+        if found is None:
             continue
         return replace(found, removed=near.faces_at(vertices[piece]), tip=vertices[piece])
     return reason
