@@ -1,10 +1,12 @@
 from vesselsdf.mesh.checks import check as check
 from vesselsdf.mesh.colours import colour_by_radius as colour_by_radius
+from vesselsdf.mesh.decimation import decimate as decimate
 from vesselsdf.mesh.ends import Cap as Cap
 from vesselsdf.mesh.ends import ClosedEnd as ClosedEnd
 from vesselsdf.mesh.ends import OpenedMesh as OpenedMesh
 from vesselsdf.mesh.ends import open_ends as open_ends
 from vesselsdf.mesh.groups import write_groups as write_groups
 from vesselsdf.mesh.intersections import self_intersections as self_intersections
+from vesselsdf.mesh.smoothing import smooth as smooth
 from vesselsdf.mesh.wall import surface as surface
 from vesselsdf.mesh.writers import write_mesh as write_mesh
