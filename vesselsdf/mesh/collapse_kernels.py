@@ -70,7 +70,7 @@ def best_place(points, faces, head, following, quadrics, u, v, work):
     add_star(points, faces, head, following, v, u, sums)
     gx, gy, gz = sums[0], sums[1], sums[2]
     # A little of the distance from the middle makes flat places definite.
-    little = 1e-3 * (q[0] + q[3] + q[5]) / 3 + 1e-300
+    little = 1e-5 * (q[0] + q[3] + q[5]) / 3 + 1e-300
     a00, a01, a02, a11, a12, a22 = q[0] + little, q[1], q[2], q[3] + little, q[4], q[5] + little
     rx = q[6] - q[0] * mx - q[1] * my - q[2] * mz
     ry = q[7] - q[1] * mx - q[3] * my - q[4] * mz
