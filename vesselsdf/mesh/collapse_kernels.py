@@ -10,7 +10,7 @@ f at its vertex k. A face that has gone has -1 as its first vertex.
 
 import numpy as np
 
-from vesselsdf.topology.contact import inner, kernel
+from vesselsdf.compiled import inner, kernel
 
 TURN = 0.5
 """Least cosine between the normals of a face before and after."""
