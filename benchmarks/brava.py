@@ -111,7 +111,7 @@ def recover(path: Path, spacing: float, mask: bool) -> list:
     tree = read_swc(path)
     field, affine = on_grid(tree, spacing)
     if mask:
-        field = signed_distance(field <= 0, (spacing,) * 3)
+        field = signed_distance(field <= 0, (spacing,) * 3, band=float(field.max()))
     start = time.process_time()
     found = centreline_graph(field, affine)
     seconds = time.process_time() - start
