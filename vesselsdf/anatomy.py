@@ -188,18 +188,14 @@ def terminals(anatomy: Anatomy) -> list[dict[str, Any]]:
     return rows
 
 
-def summary(graph: nx.MultiGraph, least_radius: float | int = 0.0) -> dict[str, Any]:
+def summary(graph: nx.MultiGraph) -> dict[str, Any]:
     """The whole of a centreline graph in numbers, JSON-able; mm, mm^2, mm^3, degrees.
-
-    least_radius: mm; forks with a thinner child have no part in Murray's exponent of the whole. A mask makes vessels
-    of about a voxel too thin, which bends the exponent: if they lose 6%, a symmetric fork of 3 shows 2.4. With 1.5
-    voxels here, grown trees gave back 2.5 and 3 to 0.15 from their masks (0.1 from exact distances, without a limit).
 
     Keys: `trees`, `branches`, `bifurcations`, `terminals`, `loops` (branches that close one: independent loops),
     `length`, `volume`, `wall_area` (sums over branches, see `vesselsdf.branch_shape`), `mean_radius` (weighted by
     length), `strahler_order` (the highest), `generations` (the highest); `murray`: `exponent`, `low`, `high` (95%, see
-    `murray.fit_murray`; None where it cannot be told), `bifurcations` (that have a part in it), `without_exponent`
-    (how many of those have none of their own) and `least_radius`; `angles`: medians of `major`, `minor`, `between`;
+    `murray.fit_murray`; None where it cannot be told), `bifurcations` (that have a part in it) and `without_exponent`
+    (how many of those have none of their own); `angles`: medians of `major`, `minor`, `between`;
     `tortuosity` (sum of lengths / sum of chords, self-loops left out), `stenosis` (the deepest of the ways to the
     terminals); `orders`, for each Strahler order `branches`, `elements` (runs of branches of one order), `length` (mean
     of an element), `radius` (weighted by length); `bifurcation_ratio` (Horton 1945, from the slope of log elements over
@@ -207,8 +203,7 @@ def summary(graph: nx.MultiGraph, least_radius: float | int = 0.0) -> dict[str, 
     """
     anatomy = measure(graph)
     branches, forks, ends = anatomy.forest.branches, bifurcations(anatomy), terminals(anatomy)
-    simple = [fork for fork in forks if fork["parent"] is not None and not fork["loop_branches"]]
-    fitted = [fork for fork in simple if fork["child_radii"][-1] >= least_radius]
+    fitted = [fork for fork in forks if fork["parent"] is not None and not fork["loop_branches"]]
     fit = fit_murray([fork["parent_radius"] for fork in fitted], [fork["child_radii"] for fork in fitted])
     length = sum(branch.length for branch in branches)
     chords = [(float(np.linalg.norm(b.points[-1] - b.points[0])), b.length) for b in branches if b.proximal != b.distal]
@@ -231,7 +226,6 @@ def summary(graph: nx.MultiGraph, least_radius: float | int = 0.0) -> dict[str, 
             "high": known(fit.high),
             "bifurcations": fit.bifurcations,
             "without_exponent": sum(fork["murray_exponent"] is None for fork in fitted),
-            "least_radius": float(least_radius),
         },
         "angles": {name: median(fork[f"{name}_angle"] for fork in forks) for name in ("major", "minor", "between")},
         "tortuosity": sum(b for _, b in chords) / total if (total := sum(a for a, _ in chords)) > 0 else None,

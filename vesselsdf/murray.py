@@ -52,9 +52,11 @@ def fit_murray(parents: Sequence[float], children: Sequence[Sequence[float]]) ->
 
     The deviation of a bifurcation is `log((sum child**g)**(1/g) / parent)`, the relative error of the parent's radius,
     so radii that are all a few percent off weigh alike, and a bifurcation with a tiny side branch, which says little
-    about g, moves little with it. Bifurcations without an exponent of their own (a child is not thinner than
-    its parent) count too: leaving them out would bias the exponent downwards. The interval is a percentile bootstrap
-    over bifurcations (Efron 1979; fixed seed); for fewer than five it says nothing and is NaN.
+    about g, moves little with it. Bifurcations without an exponent of their own (a child is not thinner than its
+    parent) count too: leaving them out would bias the exponent downwards. Radii that are wrong by their size do move
+    it: if the children of symmetric forks came out 6% too thin, 3 would become 2.4. (And picking forks by the radius
+    of a child would bias it upwards.) The interval is a percentile bootstrap over bifurcations (Efron 1979; fixed
+    seed); for fewer than five it says nothing and is NaN.
 
     >>> fit = fit_murray([1.0] * 6, [[2 ** (-1 / 2.5)] * 2] * 6)
     >>> round(fit.exponent, 4), round(fit.low, 1), round(fit.high, 1)

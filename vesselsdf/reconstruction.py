@@ -34,9 +34,6 @@ from vesselsdf.volume import Volume, resample, write_volume
 
 log = logging.getLogger(__name__)
 
-# Thinner vessels come out too thin and would bend Murray's exponent of the whole tree.
-MURRAY_VOXELS = 1.5
-
 
 @dataclass
 class Reconstruction:
@@ -129,7 +126,7 @@ class Reconstruction:
             write_branches(graph, folder / "branches.csv")
             write_bifurcations(graph, folder / "bifurcations.csv")
             write_terminals(graph, folder / "terminals.csv")
-            write_json(folder / "anatomy.json", summary(graph, MURRAY_VOXELS * float(self.sdf.spacing[0])))
+            write_json(folder / "anatomy.json", summary(graph))
             write_json(folder / "topology.json", topology)
         with self.timed("preview"):
             preview(folder / "preview.png", self.sdf, graph, mesh, None if self.from_mask else self.input)
