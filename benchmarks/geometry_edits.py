@@ -36,14 +36,14 @@ def our_smoothing(mesh, field):
 def our_decimation(mesh, field):
     from vesselsdf.mesh import decimate
 
-    return decimate(mesh, faces=round(KEPT * len(mesh.faces)))
+    return decimate(mesh, field, np.eye(4), faces=round(KEPT * len(mesh.faces)))
 
 
 def our_decimation_by_error(mesh, field):
     """A tenth of a voxel."""
     from vesselsdf.mesh import decimate
 
-    return decimate(mesh, error=0.1)
+    return decimate(mesh, field, np.eye(4), error=0.1)
 
 
 def trimesh_taubin(mesh, field):

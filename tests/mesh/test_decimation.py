@@ -1,110 +1,117 @@
-"""Fewer faces: topology and volume stay, the error is what it says, and what cannot be done is refused."""
+"""Decimation: the number of faces asked for, and topology, volume and distance kept; manifold3d agrees."""
 
+import manifold3d
 import numpy as np
 import pytest
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial import cKDTree
+from vessels import FRAMES, bend, fork, frame, ladder, ring, straight
 
-from vesselsdf.distance import signed_distance, tube_distance
+from vesselsdf import mesh
+from vesselsdf.distance import tube_distance
 from vesselsdf.errors import InputError
-from vesselsdf.mesh import check, decimate, surface
-from vesselsdf.mesh.counts import counts
-from vesselsdf.mesh.cutting import Neighbourhood
-from vesselsdf.mesh.decimation import collapsed
+from vesselsdf.mesh.zero_set import zero_set
 from vesselsdf.synthesis.trees import grow_tree
 
-
-def tree_mesh(seed, loops=2, size=64, masked=False):
-    tree = grow_tree(seed, (size,) * 3, (1.0, 1.0, 1.0), loops=loops)
-    sdf = tube_distance(tree, (size,) * 3, np.eye(4), band=8.0).astype(np.float32)
-    return surface(signed_distance(sdf <= 0, (1.0, 1.0, 1.0), band=5.0) if masked else sdf, np.eye(4))
+KEPT = ("watertight", "winding_consistent", "manifold_vertices", "outward", "euler_number", "components")
 
 
-def same(old, new):
-    before, after = check(old), check(new)
-    for key in ("watertight", "winding_consistent", "manifold_vertices", "outward"):
-        assert after[key], key
-    assert (after["euler_number"], after["components"]) == (before["euler_number"], before["components"])
-    assert after["self_intersections"] == after["degenerate_faces"] == 0
+def kept(before, after):
+    before, after = mesh.check(before), mesh.check(after)
+    assert {key: after[key] for key in KEPT} == {key: before[key] for key in KEPT}
+    assert after["self_intersections"] <= before["self_intersections"]
+    assert after["volume"] == pytest.approx(before["volume"], rel=1e-3)
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["field", "mask"])
-@pytest.mark.parametrize("share", [0.5, 0.25, 0.1])
-def test_a_thin_tree_with_loops_keeps_its_topology_and_its_volume(share, masked):
-    mesh = tree_mesh(2, masked=masked)
-    small = decimate(mesh, faces=int(share * len(mesh.faces)))
-    assert int(share * len(mesh.faces)) - 2 < len(small.faces) <= int(share * len(mesh.faces))
-    same(mesh, small)
-    assert small.volume == pytest.approx(mesh.volume, rel=5e-3)
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("vessel", [straight, bend, fork, ladder, ring])
+def test_a_quarter_of_the_faces_is_reached_exactly(vessel, name):
+    affine = frame(name)
+    _, sdf = vessel(affine)
+    wall = mesh.surface(sdf, affine)
+    fewer = mesh.decimate(wall, sdf, affine, faces=len(wall.faces) // 4)
+    assert len(wall.faces) // 4 - 1 <= len(fewer.faces) <= len(wall.faces) // 4
+    kept(wall, fewer)
 
 
-@pytest.mark.parametrize("error", [0.05, 0.2])
-def test_no_vertex_moves_farther_than_the_error_by_an_independent_measure(error):
-    mesh = tree_mesh(3, loops=1)
-    small = decimate(mesh, error=error)
-    same(mesh, small)
-    assert small.metadata["deviation"] <= error
-    assert len(small.faces) < 0.75 * len(mesh.faces)
-    for some, other in ((mesh, small), (small, mesh)):
-        samples, _ = trimesh.sample.sample_surface(other, 400_000, seed=1)
-        # Samples are about 0.1 mm apart, so the distance from them is too large by little.
-        assert cKDTree(samples).query(some.vertices)[0].max() < np.hypot(error, 0.25)
+def test_manifold3d_confirms_the_loops_of_a_tree():
+    graph = grow_tree(6, (64, 64, 64), (1.0, 1.0, 1.0), loops=1)
+    sdf = tube_distance(graph, (64, 64, 64), np.eye(4))
+    wall = mesh.surface(sdf, np.eye(4))
+    for faces, error in ((len(wall.faces) // 2, None), (len(wall.faces) // 10, 0.5), (None, 0.5)):
+        fewer = mesh.decimate(wall, sdf, np.eye(4), faces=faces, error=error)
+        kept(wall, fewer)
+        solid = manifold3d.Manifold(
+            manifold3d.Mesh(np.asarray(fewer.vertices, np.float32), np.asarray(fewer.faces, np.uint32))
+        )
+        assert solid.status() == manifold3d.Error.NoError
+        assert solid.genus() == 1
 
 
-def test_a_larger_error_leaves_fewer_faces():
-    mesh = tree_mesh(5, masked=True)
-    sizes = [len(decimate(mesh, error=error).faces) for error in (0.02, 0.1, 0.4)]
-    assert sizes[0] > sizes[1] > sizes[2]
+@pytest.mark.parametrize("error", [0.05, 0.1, 0.3])
+def test_no_vertex_of_a_new_face_leaves_the_zero_set_by_more_than_the_error(error):
+    affine = frame("uneven")
+    _, sdf = fork(affine)
+    wall = mesh.surface(sdf, affine)
+    fewer = mesh.decimate(wall, sdf, affine, error=error)
+    field = zero_set(sdf, affine, wall.vertices)
+    allowed = max(error, np.abs(field.distance(wall.vertices)).max())
+    assert np.abs(field.distance(fewer.vertices)).max() <= allowed + 1e-6
+    assert len(fewer.faces) < (0.5 if error > 0.05 else 0.9) * len(wall.faces)
 
 
-def test_a_box_comes_down_to_its_twelve_triangles():
-    box = trimesh.creation.box((4, 5, 6))
-    for _ in range(4):
-        box = trimesh.Trimesh(*trimesh.remesh.subdivide(box.vertices, box.faces), process=False)
-    small = decimate(box, faces=12)
-    same(box, small)
-    assert small.volume == pytest.approx(120)
-    assert small.metadata["deviation"] < 1e-3
+def test_fewer_faces_are_left_the_larger_the_error():
+    _, sdf = bend(frame("plain"))
+    wall = mesh.surface(sdf, frame("plain"))
+    counts = [len(mesh.decimate(wall, sdf, frame("plain"), error=error).faces) for error in (0.02, 0.05, 0.1, 0.3)]
+    assert counts == sorted(counts, reverse=True)
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.0, 0.9))
-def test_collapsing_never_changes_euler_number_components_or_closedness(seed, share):
-    rng = np.random.default_rng(seed)
-    noise = np.pad(rng.normal(size=(6, 6, 6)), 1, constant_values=1.0)
-    mesh = surface(noise, np.eye(4))
-    result, into = collapsed(
-        Neighbourhood.of(mesh), np.full(len(mesh.vertices), np.inf), max(int(share * len(mesh.faces)), 4)
-    )
-    assert counts(result.faces) == counts(mesh.faces)
-    assert set(into) == set(range(len(result.vertices)))
-
-
-def test_too_few_faces_are_refused_with_what_is_possible():
-    mesh = tree_mesh(2)
-    with pytest.raises(InputError, match=r"(\d+) faces are possible") as refusal:
-        decimate(mesh, faces=12)  # two handles need 24
+def test_what_cannot_be_reached_is_refused_with_what_can():
+    _, sdf = ring(frame("plain"))
+    wall = mesh.surface(sdf, frame("plain"))
+    with pytest.raises(InputError, match=r"8 faces cannot be reached within 0.125 mm .* (\d+) can") as refusal:
+        mesh.decimate(wall, sdf, frame("plain"), faces=8)
     possible = int(str(refusal.value).split("; ")[1].split()[0])
-    small = decimate(mesh, faces=possible)
-    assert len(small.faces) <= possible
-    with pytest.raises(InputError, match=r"within 0\.01 mm"):
-        decimate(mesh, faces=len(mesh.faces) // 4, error=0.01)
+    assert len(mesh.decimate(wall, sdf, frame("plain"), faces=possible).faces) == possible
 
 
-def test_bad_input_gets_one_sentence():
-    ball = trimesh.creation.icosphere(subdivisions=3)
-    with pytest.raises(InputError, match="or an error"):
-        decimate(ball)
-    with pytest.raises(InputError, match="at least 4"):
-        decimate(ball, faces=3)
-    with pytest.raises(InputError, match="above 0"):
-        decimate(ball, error=-1.0)
-    with pytest.raises(InputError, match="no more than"):
-        decimate(ball, faces=len(ball.faces))
-    with pytest.raises(InputError, match="not closed"):
-        decimate(trimesh.Trimesh(ball.vertices, ball.faces[1:], process=False), error=0.1)
-    twice = trimesh.util.concatenate([ball, ball.copy().apply_translation([0.5, 0, 0])])
-    with pytest.raises(InputError, match="cross"):
-        decimate(twice, error=0.1)
+def test_more_faces_than_there_are_change_nothing():
+    _, sdf = ring(frame("plain"))
+    wall = mesh.surface(sdf, frame("plain"))
+    same = mesh.decimate(wall, sdf, frame("plain"), faces=10**6)
+    assert same.vertices == pytest.approx(wall.vertices)
+    assert np.array_equal(same.faces, wall.faces)
+
+
+def test_two_walls_that_nearly_touch_stay_apart():
+    """Tubes 0.4 voxel apart, decimated as far as an error larger than the gap allows."""
+    affine = np.eye(4)
+    x, y, z = np.indices((40, 30, 60)) - np.array([0, 14.5, 29.5])[:, None, None, None]
+    wave = 0.6 * np.sin(z / 3)
+    capsule = np.maximum(np.abs(z) - 20, 0)
+    sdf = np.minimum(*(np.sqrt((x - c - wave) ** 2 + y**2 + capsule**2) - 6.0 for c in (13.2, 25.8)))
+    wall = mesh.surface(sdf, affine)
+    assert mesh.check(wall)["components"] in (1, 2)
+    kept(wall, mesh.decimate(wall, sdf, affine, error=1.5))
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.2, 0.7), st.floats(0.1, 3.0))
+def test_no_noise_makes_it_change_the_topology(seed, share, error):
+    mask = np.random.default_rng(seed).random((7, 7, 7)) < share
+    sdf = np.where(mask, -0.5, 0.5)
+    wall = mesh.surface(sdf, np.eye(4))
+    kept(wall, mesh.decimate(wall, sdf, np.eye(4), error=error))
+
+
+def test_bad_input_is_told_in_a_sentence():
+    _, sdf = ring(frame("plain"))
+    wall = mesh.surface(sdf, frame("plain"))
+    with pytest.raises(InputError, match="is not closed"):
+        mesh.decimate(trimesh.Trimesh(wall.vertices, wall.faces[1:], process=False), sdf, frame("plain"))
+    with pytest.raises(InputError, match="at least 4 faces, not 3"):
+        mesh.decimate(wall, sdf, frame("plain"), faces=3)
+    with pytest.raises(InputError, match="positive length"):
+        mesh.decimate(wall, sdf, frame("plain"), error=-1.0)

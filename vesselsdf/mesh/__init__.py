@@ -7,5 +7,6 @@ from vesselsdf.mesh.ends import OpenedMesh as OpenedMesh
 from vesselsdf.mesh.ends import open_ends as open_ends
 from vesselsdf.mesh.groups import write_groups as write_groups
 from vesselsdf.mesh.intersections import self_intersections as self_intersections
+from vesselsdf.mesh.smoothing import smooth as smooth
 from vesselsdf.mesh.wall import surface as surface
 from vesselsdf.mesh.writers import write_mesh as write_mesh

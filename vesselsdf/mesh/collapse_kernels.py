@@ -1,264 +1,145 @@
-"""Edge collapse behind `decimation`, compiled by numba.
-
-Quadric error metric (Garland & Heckbert 1997), each plane weighted by its area; the new vertex lies where the error is
-least among the places that keep the volume (Lindstrom & Turk 1998); an edge is collapsed only if its link condition
-holds (Dey et al. 1999), so a closed 2-manifold keeps its topology, and no face may turn over or become a needle.
-
-Faces around a vertex form a linked list of corners: `head[v]`, then `following[corner]`; corner 3 f + k is that of face
-f at its vertex k. A face that has gone has -1 as its first vertex.
-"""
+"""The kernel behind `decimation`: edges of a closed mesh are drawn together where nothing is broken by it."""
 
 import numpy as np
 
 from vesselsdf.compiled import inner, kernel
+from vesselsdf.mesh.field_kernels import value_at
 
-TURN = 0.5
-"""Least cosine between the normals of a face before and after."""
-SHAPE = 0.05
-"""Least quality of a new face, 4 sqrt(3) area / sum of squared sides, unless it was worse before (1: equilateral)."""
-
-UNKNOWN = -1.0
-"""Cost of an edge that has not been worked out: it comes off the heap first, and goes back with its cost."""
+LEAST_TURN = 0.3
+"""Cosine of the most that a face turns in one collapse."""
+LEAST_SHAPE = 0.15
+"""Shape of a new face, 4 sqrt(3) area / sum of squared sides (equilateral: 1), unless an old one was worse."""
 
 
 @inner
-def normal_of(points, a, b, c):
-    """Cross product (b - a) x (c - a)."""
-    ux, uy, uz = points[b, 0] - points[a, 0], points[b, 1] - points[a, 1], points[b, 2] - points[a, 2]
-    vx, vy, vz = points[c, 0] - points[a, 0], points[c, 1] - points[a, 1], points[c, 2] - points[a, 2]
-    return uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+def normal_and_sides(a, b, c, normal):
+    """Writes the normal of a triangle with twice its area as length; gives the sum of the squared sides."""
+    ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
+    wx, wy, wz = vx - ux, vy - uy, vz - uz
+    normal[0], normal[1], normal[2] = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+    return ux * ux + uy * uy + uz * uz + vx * vx + vy * vy + vz * vz + wx * wx + wy * wy + wz * wz
 
 
 @inner
-def squared(points, a, b):
-    """Squared distance."""
-    x, y, z = points[a, 0] - points[b, 0], points[a, 1] - points[b, 1], points[a, 2] - points[b, 2]
-    return x * x + y * y + z * z
+def length(vector):
+    """Of a vector of three."""
+    return np.sqrt(vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2])
 
 
 @inner
-def add_star(points, faces, head, following, vertex, other, sums):
-    """Add normals and volumes (from the last point) of the faces around a vertex, but for those at `other`."""
-    origin = len(points) - 1
-    corner = head[vertex]
-    while corner >= 0:
-        f = corner // 3
-        corner = following[corner]
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        if a == -1 or other in (a, b, c):
-            continue
-        x, y, z = normal_of(points, a, b, c)
-        sums[0] += x
-        sums[1] += y
-        sums[2] += z
-        for k, n in ((0, x), (1, y), (2, z)):
-            sums[3] += n * (points[a, k] - points[origin, k])
+def position_of(faces, face, vertex):
+    """Which corner of a face a vertex is; 3 if none."""
+    for k in range(3):
+        if faces[face, k] == vertex:
+            return k
+    return 3
 
 
 @inner
-def best_place(points, faces, head, following, quadrics, u, v, work):
-    """Put the last point where the vertex of the collapsed edge belongs; gives its error, mm2 times mm2 of area."""
-    last = len(points) - 1
-    q, sums = work[:11], work[11:]
-    for k in range(11):
-        q[k] = quadrics[u, k] + quadrics[v, k]
-    for k in range(4):
-        sums[k] = 0.0
-    mx, my, mz = (points[u, 0] + points[v, 0]) / 2, (points[u, 1] + points[v, 1]) / 2, (points[u, 2] + points[v, 2]) / 2
-    points[last, 0], points[last, 1], points[last, 2] = mx, my, mz
-    add_star(points, faces, head, following, u, -1, sums)
-    add_star(points, faces, head, following, v, u, sums)
-    gx, gy, gz = sums[0], sums[1], sums[2]
-    # A little of the distance from the middle makes flat places definite.
-    little = 1e-5 * (q[0] + q[3] + q[5]) / 3 + 1e-300
-    a00, a01, a02, a11, a12, a22 = q[0] + little, q[1], q[2], q[3] + little, q[4], q[5] + little
-    rx = q[6] - q[0] * mx - q[1] * my - q[2] * mz
-    ry = q[7] - q[1] * mx - q[3] * my - q[4] * mz
-    rz = q[8] - q[2] * mx - q[4] * my - q[5] * mz
-    i00, i01, i02 = a11 * a22 - a12 * a12, a02 * a12 - a01 * a22, a01 * a12 - a02 * a11
-    i11, i12, i22 = a00 * a22 - a02 * a02, a01 * a02 - a00 * a12, a00 * a11 - a01 * a01
-    det = a00 * i00 + a01 * i01 + a02 * i02
-    x = y = z = 0.0
-    if det > 0:
-        x = (i00 * rx + i01 * ry + i02 * rz) / det
-        y = (i01 * rx + i11 * ry + i12 * rz) / det
-        z = (i02 * rx + i12 * ry + i22 * rz) / det
-        hx, hy, hz = i00 * gx + i01 * gy + i02 * gz, i01 * gx + i11 * gy + i12 * gz, i02 * gx + i12 * gy + i22 * gz
-        gain = gx * hx + gy * hy + gz * hz
-        if gain > 0:
-            move = (sums[3] - gx * x - gy * y - gz * z) / gain
-            x, y, z = x + move * hx, y + move * hy, z + move * hz
-        if x * x + y * y + z * z > squared(points, u, v):
-            x = y = z = 0.0
-    x, y, z = x + mx, y + my, z + mz
-    points[last, 0], points[last, 1], points[last, 2] = x, y, z
-    error = x * (q[0] * x + 2 * q[1] * y + 2 * q[2] * z) + y * (q[3] * y + 2 * q[4] * z) + q[5] * z * z
-    return max(error - 2 * (q[6] * x + q[7] * y + q[8] * z) + q[9], 0.0)
+def link_holds(faces, first, star, degree, u, v, seen, serial):
+    """Whether a closed 2-manifold stays one of the same topology when edge `uv` is drawn together.
+
+    The link condition of Dey, Edelsbrunner, Guha and Nekhayev (1999): what the links of `u` and of `v` have in common
+    is the link of `uv`, that is two vertices and no edge. An edge in common would make one of these two a vertex of
+    three faces.
+    """
+    for n in range(first[u], first[u + 1]):
+        for k in range(3):
+            seen[faces[star[n], k]] = serial
+    common = 0
+    for n in range(first[v], first[v + 1]):
+        # Every neighbour is once the corner after v, around a vertex of a closed mesh.
+        w = faces[star[n], (position_of(faces, star[n], v) + 1) % 3]
+        if w != u and seen[w] == serial:
+            common += 1
+            if degree[w] <= 3:
+                return False
+    return common == 2
 
 
 @inner
-def stays_upright(points, faces, head, following, vertex, other):
-    """Whether no face of a vertex, but those at `other`, turns over or gets a needle if it moves to the last point."""
-    last = len(points) - 1
-    corner = head[vertex]
-    while corner >= 0:
-        f, at = corner // 3, corner % 3
-        corner = following[corner]
-        b, c = faces[f, (at + 1) % 3], faces[f, (at + 2) % 3]
-        if faces[f, 0] < 0 or b == other or c == other:
-            continue
-        nx, ny, nz = normal_of(points, vertex, b, c)
-        mx, my, mz = normal_of(points, last, b, c)
-        size, before = np.sqrt(mx * mx + my * my + mz * mz), np.sqrt(nx * nx + ny * ny + nz * nz)
-        if mx * nx + my * ny + mz * nz < TURN * size * before:
-            return False
-        side = squared(points, b, c)
-        shape = size / (squared(points, last, b) + squared(points, last, c) + side)
-        old = before / (squared(points, vertex, b) + squared(points, vertex, c) + side)
-        if shape < SHAPE / 3.4641016 and shape < old:
+def stays_near(grid, tolerance, x, q, r, weights):
+    """Whether vertex `x` and the middles of side `xq` and face `xqr` lie within the tolerance of the zero set."""
+    field, to_index, spacing, walls = grid
+    for count in range(1, 4):
+        side, corner = min(count - 1, 1), count // 3
+        px = (x[0] + side * q[0] + corner * r[0]) / count
+        py = (x[1] + side * q[1] + corner * r[1]) / count
+        pz = (x[2] + side * q[2] + corner * r[2]) / count
+        if abs(value_at(field, to_index, spacing, walls, px, py, pz, weights)) > tolerance:
             return False
     return True
 
 
 @inner
-def alive_around(faces, head, following, vertex):
-    """Number of faces around a vertex."""
-    count, corner = 0, head[vertex]
-    while corner >= 0:
-        if faces[corner // 3, 0] >= 0:
-            count += 1
-        corner = following[corner]
-    return count
-
-
-@inner
-def may_collapse(points, faces, head, following, mark, round_, u, v):
-    """Whether the edge can go: link condition, no face turned over, no needle."""
-    corner = head[u]
-    while corner >= 0:
-        f = corner // 3
-        corner = following[corner]
-        if faces[f, 0] >= 0:
-            for k in range(3):
-                mark[faces[f, k]] = round_
-    common = 0
-    corner = head[v]
-    while corner >= 0:
-        f = corner // 3
-        corner = following[corner]
-        if faces[f, 0] < 0:
-            continue
-        for k in range(3):
-            w = faces[f, k]
-            if w != u and w != v and mark[w] == round_:
-                mark[w] = -round_
-                common += 1
-                if alive_around(faces, head, following, w) <= 3:
+def stays_good(points, faces, first, star, u, v, x, grid, tolerance, scratch, weights):
+    """Whether the faces around `u` and `v` stay upright, well-shaped and near the zero set when both go to `x`."""
+    worst = LEAST_SHAPE
+    for trial in range(2):
+        for side in range(2):
+            moved, other = (u, v) if side else (v, u)
+            for n in range(first[moved], first[moved + 1]):
+                face = star[n]
+                k = position_of(faces, face, moved)
+                q, r = points[faces[face, (k + 1) % 3]], points[faces[face, (k + 2) % 3]]
+                sides = normal_and_sides(x if trial else points[moved], q, r, scratch[trial])
+                size = length(scratch[trial])
+                if not trial:
+                    worst = min(worst, 2 * np.sqrt(3.0) * size / max(sides, 1e-300))
+                    continue
+                if position_of(faces, face, other) < 3:
+                    continue
+                normal_and_sides(points[moved], q, r, scratch[0])
+                turn = scratch[0, 0] * scratch[1, 0] + scratch[0, 1] * scratch[1, 1] + scratch[0, 2] * scratch[1, 2]
+                if not turn > LEAST_TURN * size * length(scratch[0]):
                     return False
-    return (
-        common == 2
-        and stays_upright(points, faces, head, following, u, v)
-        and stays_upright(points, faces, head, following, v, u)
-    )
-
-
-@inner
-def push(costs, ends, count, cost, u, v, stamp):
-    """Put an edge on the heap, if there is room; gives the new count."""
-    if count == len(costs):
-        return count
-    k = count
-    while k > 0 and costs[(k - 1) // 2] > cost:
-        above = (k - 1) // 2
-        costs[k], ends[k, 0], ends[k, 1], ends[k, 2] = costs[above], ends[above, 0], ends[above, 1], ends[above, 2]
-        k = above
-    costs[k], ends[k, 0], ends[k, 1], ends[k, 2] = cost, u, v, stamp
-    return count + 1
-
-
-@inner
-def drop_first(costs, ends, count):
-    """Take the first edge off the heap; gives the new count."""
-    count -= 1
-    cost, k = costs[count], 0
-    while True:
-        child = 2 * k + 1
-        if child >= count:
-            break
-        if child + 1 < count and costs[child + 1] < costs[child]:
-            child += 1
-        if costs[child] >= cost:
-            break
-        costs[k], ends[k, 0], ends[k, 1], ends[k, 2] = costs[child], ends[child, 0], ends[child, 1], ends[child, 2]
-        k = child
-    costs[k], ends[k, 0], ends[k, 1], ends[k, 2] = cost, ends[count, 0], ends[count, 1], ends[count, 2]
-    return count
-
-
-@inner
-def merge(faces, head, following, u, v):
-    """Let u go into v; gives the number of faces that go. The list of v is made anew, without those that have gone."""
-    corners, gone = -1, 0
-    for k in range(2):
-        vertex, other = (u, v) if k == 0 else (v, u)
-        corner = head[vertex]
-        while corner >= 0:
-            f, after = corner // 3, following[corner]
-            if faces[f, 0] >= 0:
-                if other == faces[f, 0] or other == faces[f, 1] or other == faces[f, 2]:
-                    faces[f, 0] = -1
-                    gone += 1
-                else:
-                    faces[f, corner % 3] = v
-                    following[corner] = corners
-                    corners = corner
-            corner = after
-    head[u], head[v] = -1, corners
-    return gone
+                if not 2 * np.sqrt(3.0) * size >= worst * sides:
+                    return False
+                if not stays_near(grid, tolerance, x, q, r, weights):
+                    return False
+    return True
 
 
 @kernel
-def collapse(points, faces, head, following, quadrics, limits, into, costs, ends, target):
-    """Collapse edges of a closed mesh, cheapest first, down to `target` faces or as far as the limits allow.
+def collapse(points, faces, quadrics, first, star, degree, edges, places, blocked, grid, tolerance, most):
+    """Draw edges together, in the order given, where that is allowed; gives their number, at most `most`.
 
-    Changes all its arrays. points: (v + 1, 3), the last is room to work in. faces: (f, 3). head: (v,), following:
-    (3 f,). quadrics: (v, 11), A (6), b (3), c and the area of v' A v - 2 b' v + c. limits: (v,), largest mean error,
-    mm, of what a vertex goes into; one with a limit of 0 stays. into: (v,), each vertex itself; afterwards the vertex
-    it has been merged into. costs: (n,), ends: (n, 3), room for a heap. Gives the number of faces left.
+    points (v, 3), faces (f, 3), quadrics (v, 10) and degree (v,) are changed: an edge's first vertex goes, its second
+    one moves to `places` (e, 3), faces that vanish become -1. Faces around vertex i are star[first[i]:first[i + 1]].
+    blocked: (v,) uint8, vertices that take no part. After a collapse all vertices around it are blocked, so whatever is
+    looked at has not changed since the stars were listed. grid: field, to_index, spacing and walls of a `ZeroSet`.
     """
-    stamp, mark, work = np.zeros(len(head), np.int64), np.zeros(len(head), np.int64), np.zeros(15)
-    last, count, left, round_ = len(points) - 1, 0, len(faces), 0
-    for f in range(len(faces)):
+    seen = np.full(len(points), -1, np.int32)
+    scratch, weights = np.empty((2, 3)), np.empty((3, 4))
+    done = 0
+    for e in range(len(edges)):
+        if done == most:
+            break
+        u, v, x = edges[e, 0], edges[e, 1], places[e]
+        if blocked[u] or blocked[v]:
+            continue
+        if not link_holds(faces, first, star, degree, u, v, seen, e):
+            continue
+        if not stays_good(points, faces, first, star, u, v, x, grid, tolerance, scratch, weights):
+            continue
+        for vertex in (u, v):
+            for n in range(first[vertex], first[vertex + 1]):
+                for k in range(3):
+                    blocked[faces[star[n], k]] = 1
+        for n in range(first[u], first[u + 1]):
+            face = star[n]
+            k = position_of(faces, face, v)
+            if k < 3:
+                for corner in range(3):
+                    degree[faces[face, corner]] -= 1
+                    faces[face, corner] = -1
+            else:
+                faces[face, position_of(faces, face, u)] = v
+                degree[v] += 1
         for k in range(3):
-            u, v = faces[f, k], faces[f, (k + 1) % 3]
-            if u < v and limits[u] > 0 and limits[v] > 0:
-                count = push(costs, ends, count, UNKNOWN, u, v, 0)
-    while count and left > target:
-        known, u, v, when = costs[0], ends[0, 0], ends[0, 1], ends[0, 2]
-        count = drop_first(costs, ends, count)
-        if into[u] != u or into[v] != v or stamp[u] + stamp[v] != when:
-            continue
-        cost = best_place(points, faces, head, following, quadrics, u, v, work)
-        if known == UNKNOWN or cost > 1.0001 * known + 1e-12:
-            count = push(costs, ends, count, cost, u, v, when)
-            continue
-        limit = min(limits[u], limits[v])
-        if cost > limit * limit * work[10]:
-            continue
-        round_ += 1
-        if not may_collapse(points, faces, head, following, mark, round_, u, v):
-            continue
-        left -= merge(faces, head, following, u, v)
-        into[u], limits[v] = v, limit
-        for k in range(3):
-            points[v, k] = points[last, k]
-        for k in range(11):
+            points[v, k] = x[k]
+        for k in range(10):
             quadrics[v, k] += quadrics[u, k]
-        stamp[v] += stamp[u] + 1
-        corner = head[v]
-        while corner >= 0:
-            w = faces[corner // 3, (corner % 3 + 1) % 3]
-            corner = following[corner]
-            if limits[w] > 0:
-                count = push(costs, ends, count, UNKNOWN, v, w, stamp[v] + stamp[w])
-    return left
+        done += 1
+    return done

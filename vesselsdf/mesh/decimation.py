@@ -1,185 +1,205 @@
-"""Fewer faces, the same topology, and the error known.
+"""Fewer faces for the same wall: edges are drawn together, and topology, distance and volume are kept.
 
-Strategy: edges are collapsed under the link condition, so the topology stays (`collapse_kernels`). What collapses
-cannot promise is measured afterwards: faces that cross, and how far the wall has moved. Then the collapse is done again
-with a smaller limit where the wall is too far off, and with the vertices held fast where faces cross.
+Strategy. Edge collapse with quadric error metrics (Garland and Heckbert 1997). The new vertex goes where the error is
+least among the places that keep the volume (Lindstrom and Turk 1998, section 3.2), so no volume is lost, however thin a
+vessel and however few its faces. An edge is drawn together only if the link condition holds (Dey et al. 1999), no face
+turns over or becomes a sliver, and vertex, sides and faces stay within the tolerance of the zero set. The edges are
+taken in rounds: each round sorts them by error and draws together the cheapest ones that do not touch each other.
+
+The topology is verified at the end all the same, and faces that cross (two thin walls may come close) are looked for:
+their vertices are held where they were, and the work is done again.
 """
+
+import logging
 
 import numpy as np
 import trimesh
+from jaxtyping import Bool, Float, Int, Num
 
-from vesselsdf.errors import InputError
+from vesselsdf.errors import InputError, RunError
 from vesselsdf.mesh.collapse_kernels import collapse
 from vesselsdf.mesh.counts import closed_counts, counts
-from vesselsdf.mesh.cutting import Neighbourhood
 from vesselsdf.mesh.intersections import self_intersections
+from vesselsdf.mesh.zero_set import ZeroSet, zero_set
 
-ROUNDS = 8
-"""Times that a collapse is done, each time held back more where faces cross or lie too far off."""
-TRIES = 6
-"""Numbers of faces tried to find out what is possible."""
-CHUNK = 1 << 18
+logger = logging.getLogger(__name__)
+
+SHARE = 0.35
+"""Of the edges, the cheapest in a round: the others wait until cheaper ones beside them are gone."""
+STOP = 1e-3
+"""Share of the edges: a round over all of them that draws together fewer is the last."""
+RETRIES = 6
 
 
-def decimate(mesh: trimesh.Trimesh, faces: int | None = None, error: float | None = None) -> trimesh.Trimesh:
-    """A closed mesh with fewer faces: `faces` of them, or as few as an error in mm allows, or both.
+def decimate(
+    mesh: trimesh.Trimesh,
+    sdf: Num[np.ndarray, "x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    faces: int | None = None,
+    error: float | None = None,
+) -> trimesh.Trimesh:
+    """The same wall with fewer faces: as few as `error` allows, or the number asked for.
 
-    The result is closed and 2-manifold, has the Euler number and the components of `mesh`, its volume (to about 1e-3
-    down to a tenth of the faces of a thin tree), and no faces that cross. `error` bounds the distance of every old
-    vertex from the new mesh and of every new vertex from the old one; it is measured, and the result has it as
-    `metadata["deviation"]`, mm. Colours, attributes and groups are not carried over: open the ends later.
+    Args:
+        mesh: closed mesh of the wall in RAS mm.
+        sdf, affine: the field that it was made from.
+        faces: number of faces to reach (or one less); None: as few as possible.
+        error: the most in mm that any new vertex, and the middle of any new side or face, may lie off the zero set;
+            None: a quarter of a voxel.
 
-    Raises InputError if the mesh is not closed or has crossing faces, and if so few faces are not possible under these
-    conditions; then the message tells how many are.
+    Returns:
+        A closed mesh with the same Euler number, components and volume, without new self-intersections. Colours and
+        attributes are not carried over.
 
-    >>> ball = trimesh.creation.icosphere(subdivisions=4, radius=10.0)
-    >>> small = decimate(ball, error=0.1)
-    >>> len(small.faces) < 0.2 * len(ball.faces), small.euler_number, small.metadata["deviation"] <= 0.1
-    (True, 2, True)
+    Raises InputError for a mesh that is not closed, and for a number of faces that cannot be reached; it says what can.
+
+    >>> sdf = np.linalg.norm(np.indices((21, 21, 21)) - 10.0, axis=0) - 8
+    >>> ball = trimesh.creation.icosphere(4, 8.0).apply_translation([10.0, 10, 10])
+    >>> smaller = decimate(ball, sdf, np.eye(4), faces=500)
+    >>> len(ball.faces), len(smaller.faces), smaller.euler_number, bool(abs(smaller.volume / ball.volume - 1) < 1e-4)
+    (5120, 500, 2, True)
     """
-    if faces is None and error is None:
-        raise InputError("Give decimate a number of faces, or an error in mm.")
     if faces is not None and faces < 4:
-        raise InputError(f"Cannot decimate to {faces} faces: a closed mesh has at least 4.")
-    if error is not None and not error > 0:
-        raise InputError(f"Cannot decimate with an error of {error} mm: it must be above 0.")
-    before = closed_counts(mesh, "decimate it")
-    if len(crossed := self_intersections(mesh)):
-        raise InputError(
-            f"Cannot decimate: {len(crossed)} pairs of faces of the mesh cross (see `check`); mend it before."
+        raise InputError(f"A closed mesh has at least 4 faces, not {faces}: ask for more.")
+    before, known = closed_counts(mesh, "decimate it"), len(self_intersections(mesh))
+    grid = zero_set(sdf, affine, np.asarray(mesh.vertices))
+    tolerance = grid.tolerance(error)
+    held = np.zeros(len(mesh.vertices), dtype=bool)
+    for _ in range(RETRIES):
+        result, origin = collapsed(mesh, grid, tolerance, faces or 0, held)
+        crossing = self_intersections(result)
+        if len(crossing) <= known:
+            break
+        # Hold what these faces are made of, and what was drawn into it.
+        bad = np.zeros(len(result.vertices), dtype=bool)
+        bad[result.faces[crossing.ravel()]] = True
+        held |= bad[origin]
+    after = counts(result.faces)
+    if after != before or len(crossing) > known:
+        raise RunError(
+            f"Decimation would turn {before} into {after}, with {len(crossing) - known} more crossing faces: ask for "
+            "more faces or a smaller error."
         )
-    old = Neighbourhood.of(mesh)
-    if faces is None:
-        result = within_error(old, float(error or 0))
-    else:
-        result = with_count(old, faces, error)
-    if counts(result.faces) != before:
-        raise InputError(f"Decimation would turn {before} into {counts(result.faces)}: check the mesh with `check`.")
+    if faces is not None and len(result.faces) > faces:
+        raise InputError(
+            f"{faces} faces cannot be reached within {tolerance:.3g} mm of the zero set and with the same topology; "
+            f"{len(result.faces)} can: ask for these, or allow a larger error."
+        )
     return result
 
 
-def within_error(old: Neighbourhood, error: float) -> trimesh.Trimesh:
-    """As few faces as found with no vertex farther than `error`, mm."""
-    found = sound(old, 4, np.full(len(old.points), error / 2), error)
-    if found is None:
-        raise InputError(f"Cannot decimate within {error:.3g} mm without faces that cross; try a larger error.")
-    return found
-
-
-def with_count(old: Neighbourhood, faces: int, error: float | None) -> trimesh.Trimesh:
-    """This many faces; InputError with what is possible if they cross, lie too far off or cannot be reached."""
-    if faces >= len(old.faces):
-        raise InputError(f"The mesh has {len(old.faces)} faces, no more than the {faces} asked for.")
-
-    def good(target: int) -> trimesh.Trimesh | None:
-        found = sound(old, target, np.full(len(old.points), np.inf), np.inf if error is None else error)
-        return found if found is not None and len(found.faces) <= target else None
-
-    if (result := good(faces)) is not None:
-        return result
-    low, high = faces, len(old.faces)
-    for _ in range(TRIES):
-        middle = int(np.sqrt(low * high))
-        if (found := good(middle)) is None:
-            low = middle
-        else:
-            high = len(found.faces)
-    within = "" if error is None else f" within {error:.3g} mm"
-    raise InputError(
-        f"Cannot decimate {len(old.faces)} faces to {faces}{within} with the topology kept and no faces that cross; "
-        f"{high} faces are possible."
-    )
-
-
-def sound(old: Neighbourhood, target: int, limits: np.ndarray, error: float) -> trimesh.Trimesh | None:
-    """A collapsed mesh without faces that cross or vertices farther off than `error`, mm; None if none was found.
-
-    limits: (v,) mm, largest mean error for each vertex to begin with. The result has its deviation in its metadata.
-    """
-    for attempt in range(ROUNDS):
-        result, into = collapsed(old, limits, target)
-        fast = np.zeros(len(result.vertices), dtype=bool)
-        pairs = self_intersections(result)
-        fast[result.faces[pairs]] = True
-        fast[result.faces[fast[result.faces].any(axis=1)]] = True
-        out, back = deviations(old, result, into)
-        far = back > error
-        far[into[out > error]] = True
-        if not (fast.any() or far.any()):
-            result.metadata["deviation"] = float(max(out.max(), back.max()))
-            return result
-        limits = limits.copy()
-        # What is too far off gets a smaller limit, in the end that of staying where it is.
-        late = attempt >= ROUNDS // 2
-        limits[far[into]] = 0.0 if late else np.minimum(limits[far[into]], error) / 2
-        limits[fast[into]] = 0.0
-    return None
-
-
-def deviations(old: Neighbourhood, new: trimesh.Trimesh, into: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances, mm, of the old vertices from the new mesh, and of the new vertices from the old mesh; never too small.
-
-    into: the new vertex that each old one has gone into. Only the faces around that vertex are looked at, and around
-    the nearest vertex.
-    """
-    near = Neighbourhood.of(new)
-    out = np.minimum(distances(old.points, near, into), distances(old.points, near, near.tree.query(old.points)[1]))
-    return out, distances(near.points, old, old.tree.query(near.points)[1])
-
-
-def distances(points: np.ndarray, near: Neighbourhood, at: np.ndarray) -> np.ndarray:
-    """Distance of each point from the faces around a vertex that is given for it, mm."""
-    first, of = near.corners
-    result = np.empty(len(points))
-    for start in range(0, len(points), CHUNK):
-        some, vertex = points[start : start + CHUNK], at[start : start + CHUNK]
-        count = first[vertex + 1] - first[vertex]
-        begin = np.cumsum(count) - count
-        who = np.repeat(np.arange(len(some)), count)
-        faces = of[first[vertex][who] + np.arange(count.sum()) - begin[who]]
-        closest = trimesh.triangles.closest_point(near.points[near.faces[faces]], some[who])
-        squared = np.sum((closest - some[who]) ** 2, axis=1)
-        result[start : start + CHUNK] = np.sqrt(np.minimum.reduceat(squared, begin))
-    return result
-
-
-def collapsed(old: Neighbourhood, limits: np.ndarray, target: int) -> tuple[trimesh.Trimesh, np.ndarray]:
-    """The mesh with edges collapsed, and for each old vertex the number of the new one that it has gone into."""
-    faces = old.faces.copy()
-    middle = old.points.mean(axis=0)
-    points = np.concatenate([old.points - middle, np.zeros((1, 3))])
-    n = len(points) - 1
-    order = np.argsort(faces.ravel(), kind="stable")
-    at = faces.ravel()[order]
-    head, following = np.full(n, -1), np.full(faces.size, -1)
-    first = np.flatnonzero(np.diff(at, prepend=-1))
-    head[at[first]] = order[first]
-    same = np.flatnonzero(at[1:] == at[:-1])
-    following[order[same]] = order[same + 1]
-    into = np.arange(n)
-    # A vertex of mean degree 6 is pushed with all its edges whenever one of them goes.
-    room = 6 * len(faces) + 64
-    collapse(
-        points, faces, head, following, quadrics(points[:-1], faces), limits.copy(), into,
-        np.empty(room), np.empty((room, 3), dtype=np.int32), target,
-    )  # fmt: skip
-    while (into[into] != into).any():
-        into = into[into]
-    faces = faces[faces[:, 0] >= 0]
-    used, compact = np.unique(faces, return_inverse=True)
-    number = np.full(n, -1)
+def collapsed(
+    mesh: trimesh.Trimesh, grid: ZeroSet, tolerance: float, wanted: int, held: Bool[np.ndarray, " v"]
+) -> tuple[trimesh.Trimesh, Int[np.ndarray, " v"]]:
+    """The decimated mesh, and for each vertex of the old one the vertex of the new one that it has become."""
+    # Quadrics are differences of large numbers: work about the middle, in voxels.
+    points = np.array(mesh.vertices, dtype=np.float64)
+    centre = points.mean(axis=0)
+    points = np.ascontiguousarray(points - centre)
+    to_index = grid.to_index.copy()
+    to_index[:, 3] += to_index[:, :3] @ centre
+    where = (grid.field, to_index, grid.spacing, grid.walls)
+    faces = np.array(mesh.faces, dtype=np.int64)
+    quadrics = vertex_quadrics(points, faces)
+    parent = np.arange(len(points))
+    share = SHARE
+    while len(faces) > wanted:
+        first, star = stars(faces, len(points))
+        edges, places, cost = candidates(points, faces, quadrics, grid.voxel)
+        order = np.argsort(cost)[: int(np.ceil(share * len(cost)))]
+        before = faces.copy()
+        done = collapse(
+            points, faces, quadrics, first, star, np.diff(first), edges[order], places[order],
+            held.astype(np.uint8), where, tolerance, -(-(len(faces) - wanted) // 2),
+        )  # fmt: skip
+        changed = (faces != before) & (faces >= 0)
+        parent[before[changed]] = faces[changed]
+        faces = faces[faces[:, 0] >= 0]
+        if done < STOP * len(edges):
+            if share == 1:
+                break
+            share = 1.0
+        elif done < 0.03 * len(edges):
+            share = min(2 * share, 1.0)
+    while not np.array_equal(parent, parent[parent]):
+        parent = parent[parent]
+    used, faces = np.unique(faces, return_inverse=True)
+    number = np.full(len(points), -1)
     number[used] = np.arange(len(used))
-    return trimesh.Trimesh(points[used] + middle, compact.reshape(-1, 3), process=False), number[into]
+    return trimesh.Trimesh(points[used] + centre, faces.reshape(-1, 3), process=False), number[parent]
 
 
-def quadrics(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Sum over the faces of each vertex of the squared distance from their planes, weighted by area: (v, 11)."""
+def stars(faces: Int[np.ndarray, "f 3"], vertices: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+    """The faces around each vertex, all in a row, and where those of each begin."""
+    count = np.bincount(faces.ravel(), minlength=vertices)
+    return np.concatenate([[0], np.cumsum(count)]), np.argsort(faces.ravel(), kind="stable") // 3
+
+
+def vertex_quadrics(points: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 10"]:
+    """Sum over the faces around each vertex of area times squared distance to the face's plane, as polynomials.
+
+    Coefficients: xx, xy, xz, yy, yz, zz of the quadratic part, then the linear and the constant part.
+    """
     a, b, c = (points[faces[:, k]] for k in range(3))
     normal = np.cross(b - a, c - a)
-    double = np.linalg.norm(normal, axis=1)
-    normal /= np.maximum(double, 1e-300)[:, None]
-    x, y, z = normal.T
-    d = np.einsum("fi,fi->f", normal, a)
-    terms = (x * x, x * y, x * z, y * y, y * z, z * z, d * x, d * y, d * z, d * d, np.ones_like(d))
-    index = faces.ravel()
-    return np.stack([np.bincount(index, np.repeat(term * double / 2, 3), len(points)) for term in terms], axis=1)
+    doubled = np.linalg.norm(normal, axis=1)
+    unit = normal / np.maximum(doubled, 1e-300)[:, None]
+    offset = -(unit * a).sum(axis=1)
+    x, y, z = unit.T
+    per_face = doubled / 2 * np.stack(
+        [x * x, x * y, x * z, y * y, y * z, z * z, offset * x, offset * y, offset * z, offset**2]
+    )  # fmt: skip
+    return sums_at_vertices(per_face, faces, len(points))
+
+
+def sums_at_vertices(values: Float[np.ndarray, "k f"], faces: Int[np.ndarray, "f 3"], n: int) -> np.ndarray:
+    """Sum of the values of the faces around each vertex: (n, k)."""
+    return np.stack([sum(np.bincount(faces[:, k], row, minlength=n) for k in range(3)) for row in values], axis=1)
+
+
+def candidates(
+    points: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], quadrics: Float[np.ndarray, "v 10"], voxel: float
+) -> tuple[Int[np.ndarray, "e 2"], Float[np.ndarray, "e 3"], Float[np.ndarray, " e"]]:
+    """All edges, the place where each would be drawn together to, and what that costs."""
+    n = len(points)
+    start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
+    (ahead,), (back,) = np.nonzero(start < end), np.nonzero(start > end)
+    # On a closed oriented mesh every edge runs once in each direction.
+    ahead = ahead[np.argsort(start[ahead] * n + end[ahead])]
+    back = back[np.argsort(end[back] * n + start[back])]
+    edges = np.stack([start[ahead], end[ahead]], axis=1)
+    a, b, c = (points[faces[:, k]] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    six_volumes = np.concatenate([normal, (normal * a).sum(axis=1)[:, None]], axis=1)
+    around = sums_at_vertices(six_volumes.T, faces, n)
+    swept = around[edges[:, 0]] + around[edges[:, 1]] - six_volumes[ahead // 3] - six_volumes[back // 3]
+    q = quadrics[edges[:, 0]] + quadrics[edges[:, 1]]
+    middle = (points[edges[:, 0]] + points[edges[:, 1]]) / 2
+    # Where the error does not say (along a cylinder, on a plane), the middle.
+    weight = 1e-3 * (q[:, 0] + q[:, 3] + q[:, 5]) + 1e-12 * voxel**2
+    inverse = symmetric_inverse(q, weight)
+    place = np.einsum("eij,ej->ei", inverse, weight[:, None] * middle - q[:, 6:9])
+    towards = np.einsum("eij,ej->ei", inverse, swept[:, :3])
+    rise = (towards * swept[:, :3]).sum(axis=1)
+    missing = swept[:, 3] - (swept[:, :3] * place).sum(axis=1)
+    place += towards * (missing / np.maximum(rise, 1e-300))[:, None]
+    x, y, z = place.T
+    cost = (
+        q[:, 0] * x * x + q[:, 3] * y * y + q[:, 5] * z * z + 2 * (q[:, 1] * x * y + q[:, 2] * x * z + q[:, 4] * y * z)
+        + 2 * (q[:, 6] * x + q[:, 7] * y + q[:, 8] * z) + q[:, 9]
+    )  # fmt: skip
+    # Among edges of no error, short ones first: it keeps faces even.
+    span = ((points[edges[:, 0]] - points[edges[:, 1]]) ** 2).sum(axis=1)
+    return edges, place, np.maximum(cost, 0) + 1e-4 * span**2
+
+
+def symmetric_inverse(q: Float[np.ndarray, "e 10"], weight: Float[np.ndarray, " e"]) -> Float[np.ndarray, "e 3 3"]:
+    """Inverse of the quadratic part of each quadric plus `weight` times the identity."""
+    a, b, c, d, e, f = q[:, 0] + weight, q[:, 1], q[:, 2], q[:, 3] + weight, q[:, 4], q[:, 5] + weight
+    rows = [[d * f - e * e, c * e - b * f, b * e - c * d], [a * f - c * c, b * c - a * e], [a * d - b * b]]
+    determinant = a * rows[0][0] + b * rows[0][1] + c * rows[0][2]
+    inverse = np.empty((len(q), 3, 3))
+    for i, row in enumerate(rows):
+        for j, cofactor in enumerate(row, start=i):
+            inverse[:, i, j] = inverse[:, j, i] = cofactor / determinant
+    return inverse
