@@ -56,8 +56,8 @@ def refine(
     (half,) = np.nonzero((start < end) & (end >= settled))
     normals = vertex_normals(vertices * spacing, faces)
     # A chord of length l over an arc whose ends differ by an angle w is off by l w / 8 in the middle.
-    rise = (normals[end[half]] - normals[start[half]]) * (vertices[end[half]] - vertices[start[half]]) * spacing
-    half = half[np.abs(rise.sum(axis=1)) / 8 > TOLERANCE * spacing.min() / 2]
+    turn, chord = normals[end[half]] - normals[start[half]], vertices[end[half]] - vertices[start[half]]
+    half = half[np.abs(np.einsum("ei,ei->e", turn, chord * spacing)) / 8 > TOLERANCE * spacing.min() / 2]
     edges = np.stack([start[half], end[half]], axis=1)
     middles, curved = middles_on_wall(field, vertices, kappa, edges, cells[half // 3], spacing)
     edges, middles = edges[curved], middles[curved]
@@ -92,20 +92,23 @@ def middles_on_wall(
 ) -> tuple[Float[np.ndarray, "e 3"], Bool[np.ndarray, " e"]]:
     """Middles of edges moved onto the zero set, and whether that took them further than the tolerance."""
     one, other = vertices[edges[:, 0]], vertices[edges[:, 1]]
-    flat = (one == other) & (one == np.rint(one))
     middles, moved = (one + other) / 2, np.zeros(len(edges), dtype=bool)
     # An edge in a face of its cube has one coordinate in common, a whole number; an edge through the cube has none.
-    plane = np.where(flat.any(axis=1), flat.argmax(axis=1), 3)
+    plane = np.full(len(edges), 3)
+    for axis in range(3):
+        plane[(one[:, axis] == other[:, axis]) & (one[:, axis] == np.rint(one[:, axis]))] = axis
     bend = kappa[edges].mean(axis=1)
     shape = np.array(field.shape)
     for axis in range(4):
         free = [k for k in range(3) if k != axis]
-        inner = (cells[:, free] >= 0).all(axis=1) & (cells[:, free] + 1 < shape[free]).all(axis=1)
-        if axis < 3:
-            inner &= (one[:, axis] >= 0) & (one[:, axis] <= shape[axis] - 1)
-        (group,) = np.nonzero((plane == axis) & inner)
         if shape[free].min() < 4:
             continue
+        inner = plane == axis
+        for k in free:
+            inner &= (cells[:, k] >= 0) & (cells[:, k] + 1 < shape[k])
+        if axis < 3:
+            inner &= (one[:, axis] >= 0) & (one[:, axis] <= shape[axis] - 1)
+        (group,) = np.nonzero(inner)
         for part in np.array_split(group, len(group) // EDGES_AT_ONCE + 1):
             middles[part], moved[part] = move_onto_wall(
                 field, middles[part], (other - one)[part], cells[part], bend[part], spacing, free
