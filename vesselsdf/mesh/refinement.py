@@ -51,6 +51,8 @@ def refine(
     cells: the lower corner of the cube that each face lies in; faces of one cube follow each other. spacing: voxel edge
     lengths in mm, in which tolerances are meant. settled: edges between the first so many vertices stay.
     """
+    if not field.flags.forc:  # samples are looked up in the order of memory, whichever it is
+        field = np.ascontiguousarray(field)
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     # On a closed oriented mesh every edge runs once in each direction.
     (half,) = np.nonzero((start < end) & (end >= settled))
@@ -158,10 +160,8 @@ def surroundings(
     free: list[int],
 ) -> tuple[Int[np.ndarray, "k e"], Float[np.ndarray, "... e"]]:
     """First of four samples along each free axis around places; and, up to a factor, `psi` there, (4, ..., e)."""
-    # Samples in the order of memory, which is C or Fortran.
-    flat = field.reshape(-1, order="A" if field.flags.f_contiguous else "C")
-    strides = np.array(field.strides if field.flags.f_contiguous else np.ones(field.shape, np.bool_).strides)
-    strides = strides // strides.min()
+    flat = field.reshape(-1, order="F" if field.flags.f_contiguous else "C")
+    strides = np.array(field.strides) // field.itemsize
     first = np.rint(place).astype(np.int64)
     first[:, free] = np.clip(cells[:, free] - 1, 0, np.array(field.shape)[free] - 4)
     offsets = np.zeros([4] * len(free), dtype=np.int64)
