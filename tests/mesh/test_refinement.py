@@ -68,6 +68,16 @@ def test_every_way_to_cut_a_triangle_covers_it_once():
     assert np.count_nonzero(COUNT) == 11
 
 
+def test_of_two_diagonals_the_shorter_one_is_taken():
+    for tip, shorter in (([5, 3, 0], {0, 4}), ([1, 1, 0], {3, 2})):
+        points = np.array([[0, 0, 0], [2, 0, 0], tip, [1, 0, 0], [0, 0, 0.0]])
+        points[4] = (points[1] + points[2]) / 2
+        lengths = {frozenset(pair): np.linalg.norm(points[pair[0]] - points[pair[1]]) for pair in ((0, 4), (3, 2))}
+        assert min(lengths, key=lengths.get) == frozenset(shorter)
+        faces, _ = subdivide(points, np.array([[0, 1, 2]]), np.array([[3, 4, -1]]))
+        assert sum(shorter <= set(face) for face in faces.tolist()) == 2
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_closed_mesh_stays_closed_whichever_edges_are_split(seed):

@@ -67,12 +67,12 @@ def refine(
     points = np.concatenate([vertices, middles])
     normals = np.concatenate([normals, normals[edges].sum(axis=1)])
     split = keep_embedded(points, normals, faces, group_of(cells), sides, len(edges), spacing)
-    number = np.full(len(edges) + 1, -1)
+    number = np.full(len(edges) + 1, -1, dtype=faces.dtype)
     number[:-1][split] = len(vertices) + np.arange(np.count_nonzero(split))
     points = np.concatenate([vertices, middles[split]])
     new_faces, parent = subdivide(points * spacing, faces, number[sides])
     middle_kappa = kappa[edges[split]].mean(axis=1)
-    return points, np.concatenate([kappa, middle_kappa]), new_faces.astype(faces.dtype), cells[parent]
+    return points, np.concatenate([kappa, middle_kappa]), new_faces, cells[parent]
 
 
 def vertex_normals(points: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:
@@ -94,7 +94,7 @@ def middles_on_wall(
 ) -> tuple[Float[np.ndarray, "e 3"], Bool[np.ndarray, " e"]]:
     """Middles of edges moved onto the zero set, and whether that took them further than the tolerance."""
     one, other = vertices[edges[:, 0]], vertices[edges[:, 1]]
-    middles, moved = (one + other) / 2, np.zeros(len(edges), dtype=bool)
+    middles, chords, moved = (one + other) / 2, other - one, np.zeros(len(edges), dtype=bool)
     # An edge in a face of its cube has one coordinate in common, a whole number; an edge through the cube has none.
     plane = np.full(len(edges), 3)
     for axis in range(3):
@@ -113,7 +113,7 @@ def middles_on_wall(
         (group,) = np.nonzero(inner)
         for part in np.array_split(group, len(group) // EDGES_AT_ONCE + 1):
             middles[part], moved[part] = move_onto_wall(
-                field, middles[part], (other - one)[part], cells[part], bend[part], spacing, free
+                field, middles[part], chords[part], cells[part], bend[part], spacing, free
             )
     return middles, moved
 

@@ -52,20 +52,27 @@ def subdivide(
     >>> subdivide(points, np.array([[0, 1, 2]]), np.array([[3, -1, -1]]))[0].tolist()
     [[0, 3, 2], [3, 1, 2]]
     """
-    six = np.concatenate([faces, middles], axis=1)
     split = middles >= 0
-    way = split @ np.array([1, 2, 4])
-    (two,) = np.nonzero(split.sum(axis=1) == 2)
+    (cut,) = np.nonzero(split[:, 0] | split[:, 1] | split[:, 2])
+    six = np.concatenate([faces[cut], middles[cut]], axis=1)
+    way = split[cut] @ np.array([1, 2, 4])
+    (two,) = np.nonzero((way == 3) | (way == 5) | (way == 6))
     # The side that stays, k, runs from corner k to k + 1; the diagonals join its ends to the middles across.
-    stays = np.argmin(split[two], axis=1)
+    stays = np.argmin(split[cut[two]], axis=1)
     start, end = six[two, stays], six[two, (stays + 1) % 3]
     after, before = six[two, 3 + (stays + 1) % 3], six[two, 3 + (stays + 2) % 3]
     one, other = points[end] - points[before], points[start] - points[after]
-    way[two] += np.where((one**2).sum(axis=1) < (other**2).sum(axis=1), 8, 0)
-    count = COUNT[way]
+    way[two] += np.where(np.einsum("ij,ij->i", one, one) > np.einsum("ij,ij->i", other, other), 8, 0)
+    count = np.ones(len(faces), dtype=np.int64)
+    count[cut] = COUNT[way]
     parent = np.repeat(np.arange(len(faces)), count)
-    k = np.arange(len(parent)) - np.repeat(np.cumsum(count) - count, count)
-    return six[parent[:, None], TRIANGLES[way[parent], k]], parent
+    first = np.cumsum(count) - count
+    new = faces[parent]
+    for k in range(4):
+        (some,) = np.nonzero(COUNT[way] > k)
+        corners = TRIANGLES[way[some], k] + 6 * some[:, None]
+        new[first[cut[some]] + k] = six.ravel()[corners]
+    return new, parent
 
 
 def plain_discs(

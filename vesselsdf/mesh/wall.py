@@ -23,15 +23,16 @@ def surface(sdf: Num[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], ref
     outwards for left-handed affines too.
 
     sdf: (X, Y, Z), mm, at or below zero inside. affine: voxel index to RAS mm.
-    refined: split the edges of thin vessels (`refinement`), in most of them into four. Of a straight tube of radius 1.3
-        voxels 0.98 of the volume is kept instead of 0.89, at radius 3 it is 0.99 instead of 0.976.
+    refined: split the edges of thin vessels (`refinement`), most of them into four. Of a straight tube of radius 1.3
+        voxels 0.98 of the volume is kept instead of 0.89 (with 4.5 times as many faces), at radius 3 it is 0.99
+        instead of 0.976 (1.9 times).
 
     Raises InputError if the field holds NaN or infinity, or does not change sign (no vessel, or nothing but vessel).
 
     >>> sdf = np.linalg.norm(np.indices((9, 9, 9)) - 4.0, axis=0) - 3
     >>> ball = surface(sdf, np.eye(4))
     >>> ball.is_watertight, ball.euler_number, round(float(ball.volume), 1)  # the true ball has 113.1
-    (True, 2, 111.0)
+    (True, 2, 110.9)
     """
     check_field(sdf)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
