@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tubes import exact_distance, random_tube, sampled
+from known_tubes import exact_distance, random_tube, sampled
 
 from vesselsdf.marching import CLEARANCE, linear_crossing, march
 from vesselsdf.mesh.placement import cubic_root, place

@@ -5,7 +5,7 @@ import pytest
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tubes import exact_distance, random_tube, sampled
+from known_tubes import exact_distance, random_tube, sampled
 
 from vesselsdf import mesh
 from vesselsdf.mesh.intersections import faces_meet
