@@ -68,7 +68,7 @@ def smooth(
     >>> rough = surface(np.where(sdf <= 0, -0.5, 0.5), np.eye(4))
     >>> smoother = smooth(rough, sdf, np.eye(4), tolerance=0.6)
     >>> [round(float(np.degrees(ball.face_adjacency_angles).mean())) for ball in (rough, smoother)]
-    [17, 4]
+    [14, 4]
     """
     if not 0 <= strength < np.inf:
         raise InputError(f"The strength of smoothing is {strength:g}; give a number from 0 to about 30.")
