@@ -24,7 +24,9 @@ from vesselsdf.evaluation import (
     summarise_cases,
     with_segments,
 )
+from vesselsdf.false_features import false_features, flipped
 from vesselsdf.files import remove_partial, write_json
+from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.graph_files import write_swc
 from vesselsdf.inference import estimate, predict
@@ -34,6 +36,7 @@ from vesselsdf.network import VesselNet
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
+from vesselsdf.roots import set_roots
 from vesselsdf.sampling import prepare_all
 from vesselsdf.segment_findings import read_names
 from vesselsdf.sources import LabelledCase, Source, open_source
@@ -56,17 +59,23 @@ def reconstruct(
     checkpoint: str | Path | None = None,
     mask: bool = False,
     spacing: tuple[float, float, float] | None = None,
+    mend: bool = False,
+    roots: Sequence[Sequence[float]] | None = None,
 ) -> Reconstruction:
     """Reconstruct the vessels of an image, or of somebody's mask.
 
     `volume`: a `Volume` or a file (`spacing`, mm, only for formats that have none). `checkpoint`: a model that
     `train` wrote; by default that of the newest run below ./runs. `mask`: the volume is a segmentation (vessel above
-    0), and no network is used. Raises `InputError` for anything unusable.
+    0), and no network is used. `mend`: take out false features: holes, cavities, specks and gaps of a voxel or two.
+    `roots`: points in RAS mm at which the trees begin; without them, at their thickest ends. Raises `InputError` for
+    anything unusable.
     """
     source, name, provenance = _opened(volume, spacing)
     if mask:
         check_mask(source, name)
-        made = Reconstruction([], source.affine, source, from_mask=True, provenance=provenance)
+        if mend:
+            source, provenance["mended"] = _mended_mask(source, name)
+        made = Reconstruction([], source.affine, source, from_mask=True, roots=roots, provenance=provenance)
         with made.timed("distance"):
             field, made.provenance["working_grid"] = _mask_field(source, name)
             made.levels, made.affine = scales.pyramid(field.array, MASK_LEVELS), field.affine
@@ -75,7 +84,12 @@ def reconstruct(
     path = Path(checkpoint) if checkpoint else newest_run() / "model.safetensors"
     model = load_model(path)
     provenance |= {"checkpoint": str(path), "checkpoint_sha256": file_hash(path), "config": model.config.model_dump()}
-    return reconstruct_with(model, source, provenance)
+    made = reconstruct_with(model, source, provenance)
+    made.roots = roots
+    if mend:
+        with made.timed("mending"):
+            made.mend()
+    return made
 
 
 def reconstruct_with(model: Model, source: Volume, provenance: dict[str, Any] | None = None) -> Reconstruction:
@@ -95,6 +109,54 @@ def reconstruct_with(model: Model, source: Volume, provenance: dict[str, Any] | 
     return made
 
 
+def make_mesh(
+    source: str | Path,
+    output: str | Path,
+    mask: bool = False,
+    smooth: bool = False,
+    faces: int | None = None,
+    error: float | None = None,
+    open_ends: bool = False,
+    roots: Sequence[Sequence[float]] | None = None,
+) -> dict[str, Any]:
+    """A mesh for printing, rendering or flow simulation, written to `output`; returns what can be said of it.
+
+    `source`: a result of `reconstruct`, a distance field in mm, or with `mask` a segmentation. The wall is made with
+    the topology of the field, then smoothed, decimated (to `faces`, or as far as `error` in mm allows), and cut open at
+    the ends if that is asked for; its topology stays. `output`: .ply, .stl, .obj, .glb or .vtp, coloured by radius
+    where the format can; with `open_ends` .vtp (`ModelFaceID`), .stl (a solid for each group) or .obj, and a table of
+    the caps beside it. `roots`: points in RAS mm where flow comes in; without them, at the thickest ends.
+    """
+    from vesselsdf import mesh as meshes
+
+    path = Path(source)
+    name = str(path / "sdf.nii.gz" if (path / "sdf.nii.gz").is_file() else path)
+    field = read_volume(name)
+    if mask:
+        check_mask(field, name)
+        field, _ = _mask_field(field, name)
+    elif not (field.array.dtype.kind == "f" and field.array.min() < 0 < field.array.max()):
+        raise InputError(f"{name} is no distance field (mm, negative inside); add --mask if it is a segmentation.")
+    suffixes = meshes.GROUP_SUFFIXES if open_ends else meshes.SUFFIXES
+    if Path(output).suffix.lower() not in suffixes:
+        raise InputError(f"{output}: give a name that ends in {', '.join(suffixes)}.")
+    wall = meshes.surface(field.array, field.affine)
+    if smooth:
+        wall = meshes.smooth(wall, field.array, field.affine)
+    if faces is not None or error is not None:
+        wall = meshes.decimate(wall, field.array, field.affine, faces, error)
+    graph = centreline_graph(field.array, field.affine)
+    if roots:
+        set_roots(graph, roots)
+    if not open_ends:
+        meshes.write_mesh(meshes.colour_by_radius(wall, graph), output)
+        return {"mesh": meshes.check(wall)}
+    opened = meshes.open_ends(wall, graph)
+    meshes.write_groups(opened, output)
+    meshes.write_groups(opened, Path(output).with_suffix(".csv"))
+    return {"mesh": meshes.check(opened.mesh), "caps": opened.caps, "closed": opened.closed}
+
+
 def _opened(volume: Volume | str | Path, spacing: tuple[float, float, float] | None) -> tuple[Volume, str, dict]:
     if isinstance(volume, Volume):
         return volume, "the volume", {"input": "array"}
@@ -107,6 +169,14 @@ def _mask_distance(source: Volume, name: str) -> np.ndarray:
     if vessel.all():
         raise InputError(f"{name} is vessel everywhere, so it has no wall; check the file.")
     return signed_distance(vessel, source.spacing)
+
+
+def _mended_mask(source: Volume, name: str) -> tuple[Volume, list[dict[str, Any]]]:
+    """The mask without its false features, and what these were."""
+    field = _mask_distance(source, name)
+    features = false_features(field, source.affine)
+    mask = flipped(source.array > 0, features).astype(np.uint8)
+    return source.with_array(mask), [one.summary() for one in features]
 
 
 def _mask_field(source: Volume, name: str) -> tuple[Volume, str]:

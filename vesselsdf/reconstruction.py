@@ -5,7 +5,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,12 +22,14 @@ from vesselsdf.anatomy import summary
 from vesselsdf.branch_persistence import Describe
 from vesselsdf.branch_table import write_bifurcations, write_branches, write_terminals
 from vesselsdf.errors import RunError
-from vesselsdf.false_features import false_features
+from vesselsdf.false_features import false_features, mended
 from vesselsdf.files import write_json
 from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_graphml, write_swc, write_vtp
-from vesselsdf.mesh import check, surface, write_mesh
+from vesselsdf.graph_files import write_json as write_graph_json
+from vesselsdf.mesh import check, colour_by_radius, surface, write_mesh
 from vesselsdf.report.preview import preview
+from vesselsdf.roots import set_roots
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.survival import survival
 from vesselsdf.volume import Volume, resample, write_volume
@@ -42,6 +44,7 @@ class Reconstruction:
     `levels`: fields (X, Y, Z) float32 in mm, finest first, zero on the wall, negative inside; `affine`: of level 0.
     `input`: the volume it was made from; `operator`: the coarse-graining that made, or taught, the coarser levels.
     `bounds`: a-priori bounds on the difference of each level to level 0 in mm, if the network gives them.
+    `roots`: points in RAS mm at which the trees begin; without them, at their thickest ends.
     """
 
     levels: list[np.ndarray]
@@ -50,6 +53,7 @@ class Reconstruction:
     from_mask: bool
     operator: str = "mean"
     bounds: list[float] | None = None
+    roots: Sequence[Sequence[float]] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -63,7 +67,10 @@ class Reconstruction:
         """The centreline graph (positions and radii in mm)."""
         self._require_vessel()
         with self.timed("centreline graph"):
-            return centreline_graph(self.sdf.array, self.affine)
+            graph = centreline_graph(self.sdf.array, self.affine)
+            if self.roots:
+                set_roots(graph, self.roots)
+            return graph
 
     @cached_property
     def _mesh(self) -> trimesh.Trimesh:
@@ -103,6 +110,19 @@ class Reconstruction:
         """Betti numbers, agreement of field, mesh and graph, and what survives at each level; JSON-able."""
         return self._topology
 
+    def mend(self) -> None:
+        """Take the false features (`vesselsdf.false_features`) out of level 0; call it before anything is made of it.
+
+        They are listed in `provenance["mended"]`. Bounds on the difference to level 0 grow by what that changes.
+        """
+        features = false_features(self.levels[0], self.affine)
+        repaired = mended(self.levels[0], features)
+        change = max((float(np.abs(repaired - self.levels[0])[tuple(f.voxels.T)].max()) for f in features), default=0.0)
+        if self.bounds is not None:
+            self.bounds = [bound + (change if level else 0.0) for level, bound in enumerate(self.bounds)]
+        self.levels = [repaired, *self.levels[1:]]
+        self.provenance["mended"] = [one.summary() for one in features]
+
     @cached_property
     def mask(self) -> Volume:
         """The vessel mask, 0 or 1, on the input's grid."""
@@ -118,8 +138,10 @@ class Reconstruction:
         with self.timed("writing"):
             write_volume(self.sdf, folder / "sdf.nii.gz")
             write_volume(self.mask, folder / "vessels.nii.gz")
-            for suffix in ("ply", "stl", "glb"):
-                write_mesh(mesh, folder / f"mesh.{suffix}")
+            coloured = colour_by_radius(mesh, graph)
+            for suffix in ("ply", "stl", "glb", "vtp"):
+                write_mesh(coloured, folder / f"mesh.{suffix}")
+            write_graph_json(graph, folder / "centreline.json")
             write_swc(graph, folder / "centreline.swc")
             write_graphml(graph, folder / "centreline.graphml")
             write_vtp(graph, folder / "centreline.vtp")

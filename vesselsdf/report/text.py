@@ -65,6 +65,22 @@ def warnings_of(topology: Mapping[str, Any], folder: Path) -> list[str]:
     return lines
 
 
+def mesh_summary(made: Mapping[str, Any], path: Path) -> str:
+    """What a mesh is, the caps of its ends, and which ends stayed closed."""
+    facts = made["mesh"]
+    closed = "closed" if facts["watertight"] else "NOT closed"
+    lines = [
+        f"{facts['faces']} faces, {closed}, Euler number {facts['euler_number']}, {facts['components']} component(s), "
+        f"{facts['volume']:.4g} mm3, {facts['area']:.4g} mm2, {facts['self_intersections']} crossing face(s)"
+    ]
+    if "caps" in made:
+        rows = [[cap.id, cap.name, _place(cap.centre), cap.area, cap.radius] for cap in made["caps"]]
+        lines += ["", columns(["group", "name", "centre, mm", "area, mm2", "radius, mm"], rows)]
+        lines += [f"The end at {_place(end.place)} mm stays closed: {end.reason}." for end in made["closed"]]
+    lines += ["", f"Wrote {path}" + (f" and {Path(path).with_suffix('.csv')}." if "caps" in made else ".")]
+    return "\n".join(lines)
+
+
 def survival_table(report: Mapping[str, Any]) -> str:
     """What a user should know of `topology.survival`: a line per level, the coarsest safe level, the first losses.
 
