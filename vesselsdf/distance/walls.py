@@ -59,7 +59,7 @@ class Crossings:
     def of(cls, inside: Bool[np.ndarray, "x y z"], pad: int) -> "Crossings":
         """All crossings; the box is padded by `pad` voxels on each side."""
         shape = tuple(n + 2 * pad for n in inside.shape)
-        found = [np.stack(np.nonzero(_differ(inside, axis))) for axis in range(3)]
+        found = [_places(_differ(inside, axis)) for axis in range(3)]
         axis = np.repeat(np.arange(3), [places.shape[1] for places in found])
         low = np.ravel_multi_index(tuple(np.concatenate(found, axis=1) + pad), shape)
         return cls(low, axis, shape, pad)
@@ -83,6 +83,11 @@ class Crossings:
         """The vectors at length one; along the pair's axis where there is none."""
         vectors = np.where((np.abs(vectors).sum(axis=1) > 1e-9)[:, None], vectors, np.eye(3)[self.axis])
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _places(found: Bool[np.ndarray, "x y z"]) -> Int[np.ndarray, "3 n"]:
+    """Indices of what is set; by way of flat indices, which is several times faster than `nonzero` in 3D."""
+    return np.stack(np.unravel_index(np.flatnonzero(found), found.shape))
 
 
 def _differ(inside: Bool[np.ndarray, "x y z"], axis: int) -> Bool[np.ndarray, "a b c"]:
@@ -179,13 +184,15 @@ def walls_of_fractions(fraction: Num[np.ndarray, "x y z"], spacing: Float[np.nda
     pairs = Crossings.of(inside, pad=1)
     padded = np.pad(fraction, 1, mode="edge")
     flat = padded.ravel()
-    # The wall may pass through any voxel that touches one of the other kind.
-    steps = (np.indices((3, 3, 3)).reshape(3, -1).T - 1) @ pairs.strides
-    around = np.unique((np.concatenate([pairs.low, pairs.high])[:, None] + steps).ravel())
-    around = around[(around >= 0) & (around < flat.size)]
-    index = np.stack(np.unravel_index(around, pairs.shape), axis=1)
-    within = ((index > 0) & (index < np.array(pairs.shape) - 1)).all(axis=1)
-    partial = around[within & (np.minimum(flat[around], 1 - flat[around]) > PURE)]
+    kind = flat >= 0.5
+    partial = np.flatnonzero((flat > PURE) & (flat < 1 - PURE))
+    index = np.stack(np.unravel_index(partial, pairs.shape))
+    partial = partial[((index > 0) & (index < np.array(pairs.shape)[:, None] - 1)).all(axis=0)]
+    # The wall passes only through voxels that touch one of the other kind.
+    touches = np.zeros(len(partial), bool)
+    for shift in np.ndindex(3, 3, 3):
+        touches |= kind[partial + int((np.array(shift) - 1) @ pairs.strides)] != kind[partial]
+    partial = partial[touches]
     slope, length = _youngs_normal(flat, partial, pairs.strides, spacing)
     usable = length > 1e-6
     partial, outward = partial[usable], -slope[usable] / length[usable, None]
@@ -204,6 +211,8 @@ def walls_of_fractions(fraction: Num[np.ndarray, "x y z"], spacing: Float[np.nda
     )
 
 
+ROUNDS = 6
+"""Of Newton's method, to find a plane in a voxel; the largest error on random planes is 1e-6 of its diagonal."""
 PURE = 1e-3
 """Fractions that near to 0 or 1 are taken for it: the plane they cut off is not to be told from a corner."""
 
@@ -224,20 +233,23 @@ def plane_offset(fraction: Float[np.ndarray, " n"], sides: Float[np.ndarray, "n 
 
     sides: absolute components of the unit normal times the voxel's edges. A plane at height `a` above the voxel's
     lowest corner cuts off `sum_S (-1)^|S| (a - sum S)_+^3 / (6 m1 m2 m3)` over the subsets S of the sides (Barrow and
-    Smith 1979); inverted by bisection.
+    Smith 1979); inverted by Newton's method between brackets.
 
     >>> plane_offset(np.array([0.5, 0.75]), np.array([[1.0, 0, 0], [1.0, 0, 0]])).round(3).tolist()
     [0.0, 0.25]
     """
     sides = np.maximum(sides, 1e-4 * sides.max(axis=1, keepdims=True))
     whole = sides.sum(axis=1)
-    low, high = np.zeros(len(fraction)), whole.copy()
     subsets = np.array(list(np.ndindex(2, 2, 2)))
     corners, signs = sides @ subsets.T, (-1.0) ** subsets.sum(axis=1)
-    wanted = fraction * 6 * sides.prod(axis=1)
-    for _ in range(30):
-        middle = (low + high) / 2
-        volume = (signs * np.maximum(middle[:, None] - corners, 0) ** 3).sum(axis=1)
-        below = volume < wanted
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return (low + high) / 2 - whole / 2
+    wanted = np.minimum(fraction, 1 - fraction) * 6 * sides.prod(axis=1)
+    low, high = np.zeros(len(fraction)), whole / 2
+    height = np.minimum(np.cbrt(wanted), high)  # right if the plane cuts off no more than the corner
+    for _ in range(ROUNDS):
+        above = np.maximum(height[:, None] - corners, 0)
+        squared = above**2
+        excess = (squared * above) @ signs - wanted
+        low, high = np.where(excess < 0, height, low), np.where(excess < 0, high, height)
+        step = height - excess / np.maximum(3 * squared @ signs, 1e-12)
+        height = np.where((step >= low) & (step <= high), step, (low + high) / 2)
+    return np.where(fraction < 0.5, height - whole / 2, whole / 2 - height)
