@@ -46,7 +46,8 @@ def test_a_mask_becomes_field_mesh_graph_and_report_that_agree(tmp_path):
     made.save(tmp_path / "out")
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {
-        "sdf.nii.gz", "vessels.nii.gz", "mesh.ply", "mesh.stl", "mesh.glb", "centreline.swc", "centreline.graphml",
+        "sdf.nii.gz", "vessels.nii.gz", "mesh.ply", "mesh.stl", "mesh.glb", "mesh.vtp",
+        "centreline.json", "centreline.swc", "centreline.graphml",
         "centreline.vtp", "branches.csv", "bifurcations.csv", "terminals.csv", "anatomy.json", "topology.json",
         "preview.png", "run.json",
     }  # fmt: skip
@@ -65,6 +66,48 @@ def test_a_mask_becomes_field_mesh_graph_and_report_that_agree(tmp_path):
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert len(run["input_sha256"]) == 64
     assert set(run["seconds"]) >= {"distance", "mesh", "centreline graph", "topology", "writing"}
+
+
+def test_a_mask_is_mended_on_request_and_the_root_is_where_it_is_asked_for(tmp_path):
+    graph, sdf = ring(OBLIQUE)
+    mask = (sdf <= 0).astype(np.uint8)
+    tube = [graph.nodes[node]["pos"] for node in (2, 3)]
+    x, y, z = np.rint(np.linalg.solve(OBLIQUE[:3, :3], np.mean(tube, axis=0) - OBLIQUE[:3, 3])).astype(int)
+    mask[x, y - 4 : y + 5, z] = 0  # a pin-hole through the tube
+    mask[2, 2, 2] = 1  # a speck
+    path = tmp_path / "mask.nii.gz"
+    write_volume(Volume(mask, OBLIQUE), path)
+    as_it_is = vesselsdf.reconstruct(path, mask=True).topology()
+    assert as_it_is["betti"] == (3, 2, 0)
+    assert sorted(one["kind"] for one in as_it_is["false_features"]) == ["hole", "speck"]
+    for end in tube:
+        made = vesselsdf.reconstruct(path, mask=True, mend=True, roots=[end])
+        assert made.topology()["betti"] == (2, 1, 0)
+        assert sorted(one["kind"] for one in made.provenance["mended"]) == ["hole", "speck"]
+        assert np.linalg.norm(made.graph.nodes[made.graph.graph["root"]]["pos"] - end) < 1.0
+    with pytest.raises(InputError, match="root 1"):
+        vesselsdf.reconstruct(path, mask=True, roots=[[500.0, 0, 0]]).topology()
+
+
+def test_a_mesh_for_flow_simulation_has_a_wall_and_a_cap_for_each_end(tmp_path):
+    _, sdf = ring(OBLIQUE)
+    write_volume(Volume(sdf, OBLIQUE), tmp_path / "sdf.nii.gz")
+    made = api.make_mesh(tmp_path, tmp_path / "flow.stl", smooth=True, error=0.1, open_ends=True)
+    assert made["mesh"]["watertight"]
+    assert made["mesh"]["euler_number"] == 2 * (2 - 1)
+    assert [cap.inlet for cap in made["caps"]] == [True, False]
+    assert made["closed"] == ()
+    solids = [line.split()[1] for line in (tmp_path / "flow.stl").read_text().splitlines() if line.startswith("solid")]
+    assert solids == ["wall", *(cap.name for cap in made["caps"])]
+    assert (tmp_path / "flow.csv").read_text().count("\n") == 3
+    few = api.make_mesh(tmp_path / "sdf.nii.gz", tmp_path / "few.ply", faces=1500)
+    assert few["mesh"]["faces"] <= 1500
+    assert trimesh.load(tmp_path / "few.ply").is_watertight
+    with pytest.raises(InputError, match="ends in"):
+        api.make_mesh(tmp_path, tmp_path / "mesh.obj.gz")
+    write_volume(Volume((sdf <= 0).astype(np.uint8), OBLIQUE), tmp_path / "mask.nii.gz")
+    with pytest.raises(InputError, match="--mask"):
+        api.make_mesh(tmp_path / "mask.nii.gz", tmp_path / "mesh.stl")
 
 
 def test_the_mesh_and_centreline_lie_on_the_vessel_in_the_world(tmp_path):
@@ -174,7 +217,7 @@ def test_the_command_line_says_what_it_does_and_what_went_wrong(tmp_path):
         command = [sys.executable, "-m", "vesselsdf.cli", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
-    for command in ("train", "reconstruct", "evaluate", "synth", "inspect", "doctor"):
+    for command in ("train", "reconstruct", "mesh", "evaluate", "synth", "inspect", "doctor"):
         helped = call(command, "--help")
         assert helped.returncode == 0
         assert "examples:" in helped.stdout

@@ -60,7 +60,7 @@ def reconstruct(
     mask: bool = False,
     spacing: tuple[float, float, float] | None = None,
     mend: bool = False,
-    roots: Sequence[Sequence[float]] | None = None,
+    roots: Any = None,
 ) -> Reconstruction:
     """Reconstruct the vessels of an image, or of somebody's mask.
 
@@ -117,7 +117,7 @@ def make_mesh(
     faces: int | None = None,
     error: float | None = None,
     open_ends: bool = False,
-    roots: Sequence[Sequence[float]] | None = None,
+    roots: Any = None,
 ) -> dict[str, Any]:
     """A mesh for printing, rendering or flow simulation, written to `output`; returns what can be said of it.
 
@@ -128,6 +128,7 @@ def make_mesh(
     the caps beside it. `roots`: points in RAS mm where flow comes in; without them, at the thickest ends.
     """
     from vesselsdf import mesh as meshes
+    from vesselsdf.mesh import groups, writers
 
     path = Path(source)
     name = str(path / "sdf.nii.gz" if (path / "sdf.nii.gz").is_file() else path)
@@ -137,7 +138,7 @@ def make_mesh(
         field, _ = _mask_field(field, name)
     elif not (field.array.dtype.kind == "f" and field.array.min() < 0 < field.array.max()):
         raise InputError(f"{name} is no distance field (mm, negative inside); add --mask if it is a segmentation.")
-    suffixes = meshes.GROUP_SUFFIXES if open_ends else meshes.SUFFIXES
+    suffixes = groups.SUFFIXES[:-1] if open_ends else writers.WRITERS
     if Path(output).suffix.lower() not in suffixes:
         raise InputError(f"{output}: give a name that ends in {', '.join(suffixes)}.")
     wall = meshes.surface(field.array, field.affine)
@@ -146,7 +147,7 @@ def make_mesh(
     if faces is not None or error is not None:
         wall = meshes.decimate(wall, field.array, field.affine, faces, error)
     graph = centreline_graph(field.array, field.affine)
-    if roots:
+    if roots is not None and len(roots):
         set_roots(graph, roots)
     if not open_ends:
         meshes.write_mesh(meshes.colour_by_radius(wall, graph), output)

@@ -5,7 +5,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,7 +53,7 @@ class Reconstruction:
     from_mask: bool
     operator: str = "mean"
     bounds: list[float] | None = None
-    roots: Sequence[Sequence[float]] | None = None
+    roots: Any = None
     provenance: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -68,7 +68,7 @@ class Reconstruction:
         self._require_vessel()
         with self.timed("centreline graph"):
             graph = centreline_graph(self.sdf.array, self.affine)
-            if self.roots:
+            if self.roots is not None and len(self.roots):
                 set_roots(graph, self.roots)
             return graph
 

@@ -8,12 +8,13 @@ if there is one, else by clipping ears (Meisters 1975).
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import trimesh
-from scipy import optimize, sparse
+from scipy import sparse
 from scipy.spatial import cKDTree
+
+from vesselsdf.mesh.caps import fill
 
 SNAP = 0.15
 """A vertex this near the plane, as a share of an edge that crosses it, is moved onto it."""
@@ -85,7 +86,7 @@ class Cut:
 
     @property
     def filling(self) -> tuple[np.ndarray, np.ndarray]:
-        """The cap: points inside (0 or 1, 3) mm, and faces (m, 3) over the outline followed by them."""
+        """The cap: points inside (k, 3) mm, and faces (m, 3) over the outline followed by them."""
         middle, faces = self.cap
         return self.in_space(middle), faces
 
@@ -275,63 +276,3 @@ def encloses_origin(loop: np.ndarray) -> bool:
     x, y = loop.T
     u, v = np.roll(x, -1), np.roll(y, -1)
     return round(float(np.arctan2(x * v - y * u, x * u + y * v).sum()) / (2 * np.pi)) == 1
-
-
-def fill(loop: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Triangles that fill a plane polygon, (n, 2), counter-clockwise: points inside (0 or 1, 2), faces (m, 3).
-
-    Vertices count around the polygon; n is the point inside. None if the polygon crosses itself.
-    """
-    n = len(loop)
-    around = np.arange(n)
-    for middle in (polygon_centroid(loop), sees_all(loop)):
-        if middle is not None and clearance(loop, middle).min() > 0 and encloses_origin(loop - middle):
-            return middle[None], np.column_stack([around, np.roll(around, -1), np.full(n, n)])
-    ears = clip_ears(loop)
-    return None if ears is None else (np.zeros((0, 2)), ears)
-
-
-def clearance(loop: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Distance of a point from the line through each side, positive to the left of it, less a little for rounding."""
-    side = np.roll(loop, -1, axis=0) - loop
-    length = np.linalg.norm(side, axis=1)
-    return (side[:, 0] * (point - loop)[:, 1] - side[:, 1] * (point - loop)[:, 0]) / length - 1e-3 * length.mean()
-
-
-def sees_all(loop: np.ndarray) -> np.ndarray | None:
-    """The point that lies deepest to the left of every side: in the kernel of the polygon, if it has one."""
-    side = np.roll(loop, -1, axis=0) - loop
-    left = np.column_stack([-side[:, 1], side[:, 0]]) / np.linalg.norm(side, axis=1, keepdims=True)
-    rows = np.column_stack([-left, np.ones(len(loop))])
-    bounds = [(None, None), (None, None), (0, None)]
-    best = optimize.linprog([0, 0, -1], A_ub=rows, b_ub=-np.einsum("ni,ni->n", left, loop), bounds=bounds)
-    return best.x[:2] if best.status == 0 else None
-
-
-def clip_ears(loop: np.ndarray) -> np.ndarray | None:
-    """Triangles of a simple polygon by clipping the widest ear first, (n - 2, 3); None if it crosses itself."""
-
-    def turn(a: int, b: int, points: np.ndarray) -> Any:
-        side, to = loop[b] - loop[a], points - loop[a]
-        return side[0] * to[..., 1] - side[1] * to[..., 0]
-
-    left = list(range(len(loop)))
-    triangles = []
-    while len(left) > 3:
-        best, quality = None, 0.0
-        for k in range(len(left)):
-            a, b, c = left[k - 1], left[k], left[(k + 1) % len(left)]
-            size = turn(a, b, loop[c])
-            longest = max(np.sum((loop[i] - loop[j]) ** 2) for i, j in ((a, b), (b, c), (c, a)))
-            if size <= quality * longest:
-                continue
-            others = loop[[v for v in left if v not in (a, b, c)]]
-            if not ((turn(a, b, others) >= 0) & (turn(b, c, others) >= 0) & (turn(c, a, others) >= 0)).any():
-                best, quality = k, float(size / longest)
-        if best is None:
-            return None
-        triangles.append((left[best - 1], left[best], left[(best + 1) % len(left)]))
-        del left[best]
-    if turn(left[0], left[1], loop[left[2]]) <= 0:
-        return None
-    return np.array([*triangles, left], dtype=np.int64)

@@ -119,18 +119,23 @@ def open_ends(
     same_vessel(near, graph, ends)
     cuts: dict[int, tuple[Cut, float]] = {}
     refused: dict[int, str] = {}
-    taken = np.zeros(len(near.faces), dtype=bool)
-    for node in sorted(ends, key=lambda node: (node not in inlet, node)):
-        found = cut_end(near, graph, node)
+    taken = np.full(len(near.faces), -1)  # the node whose cut touches a face
+
+    def place(node: int, beyond: float, otherwise: str) -> None:
+        """Cut an end, farther in than `beyond`, or refuse it, with that reason if it had been cut before."""
+        found = cut_end(near, graph, node, beyond)
         if isinstance(found, str):
-            refused[node] = found
-            continue
+            refused[node] = otherwise or found
+            return
         touched = near.faces_at(np.concatenate([found[0].tip, found[0].moved]))
-        if taken[touched].any():
-            refused[node] = "its section runs into the cut of another end"
-            continue
-        taken[touched] = True
+        if (taken[touched] >= 0).any():
+            refused[node] = otherwise or "its section runs into the cut of another end"
+            return
+        taken[touched] = node
         cuts[node] = found
+
+    for node in sorted(ends, key=lambda node: (node not in inlet, node)):
+        place(node, -1.0, "")
     while True:
         opened, owner = assemble(near, {node: cut for node, (cut, _) in cuts.items()})
         # owner: of each face, the node whose cut made or moved it, else -1
@@ -138,8 +143,8 @@ def open_ends(
         if not len(bad):
             break
         for node in bad.tolist():
-            refused[node] = "its cap would meet another face"
-            del cuts[node]
+            taken[taken == node] = -1
+            place(node, cuts.pop(node)[1], "its cap would meet another face")
     after = counts(opened.faces)
     if after != before:
         raise InputError(f"Cutting the ends would turn {before} into {after}: check the mesh with `check`.")
@@ -191,8 +196,11 @@ def same_vessel(near: Neighbourhood, graph: nx.MultiGraph, ends: list[int]) -> N
         )
 
 
-def cut_end(near: Neighbourhood, graph: nx.MultiGraph, node: int) -> tuple[Cut, float] | str:
-    """The first whole section inwards of a terminal and its distance from it along the branch, mm; else why none."""
+def cut_end(near: Neighbourhood, graph: nx.MultiGraph, node: int, beyond: float) -> tuple[Cut, float] | str:
+    """The first whole section inwards of a terminal and its distance from it along the branch, mm; else why none.
+
+    Only places farther in than `beyond` (mm) count.
+    """
     branch = Branch.of(graph, node)
     places = np.arange(0, branch.deepest + 1e-9, STEP * branch.radius_at(0.0))
     tried: dict[int, tuple[Cut, float] | str] = {}
@@ -203,7 +211,8 @@ def cut_end(near: Neighbourhood, graph: nx.MultiGraph, node: int) -> tuple[Cut, 
         return tried[k]
 
     best: tuple[float, Cut, float] | None = None
-    for k in range(len(places)):
+    first = int(np.searchsorted(places, beyond, side="right"))
+    for k in range(first, len(places)):
         found = section(k)
         if isinstance(found, str):
             continue
@@ -213,7 +222,9 @@ def cut_end(near: Neighbourhood, graph: nx.MultiGraph, node: int) -> tuple[Cut, 
             return found[0], float(places[k])
         if best is None or share > best[0]:
             best = share, found[0], float(places[k])
-    return str(tried[0]) if best is None else best[1:]
+    if best is None:
+        return str(tried[first]) if first < len(places) else "its branch is too short"
+    return best[1:]
 
 
 @dataclass(frozen=True)
