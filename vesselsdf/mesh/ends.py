@@ -323,7 +323,7 @@ def assemble(near: Neighbourhood, cuts: dict[int, Cut]) -> tuple[trimesh.Trimesh
         points += [cut.new_points, middle]
         count += len(cut.new_points)
         split.append(new[0])
-        caps.append(np.append(new[1], count)[faces])
+        caps.append(np.append(new[1], count + np.arange(len(middle)))[faces])
         count += len(middle)
         owners.append(np.full(len(new[0]), node))
         cap_owners.append(np.full(len(faces), node))
