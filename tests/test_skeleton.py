@@ -98,39 +98,3 @@ def test_spurs_go_shortest_first_and_never_a_whole_component(lengths, left):
     skeleton.prune(graph, 1.0)
     assert sum(skeleton.length_of(edge["points"]) for _, _, edge in graph.edges(data=True)) == left
     assert nx.is_connected(graph)
-
-
-def branch(graph, u, v, *between):
-    points = np.array([graph.nodes[u]["pos"], *between, graph.nodes[v]["pos"]], dtype=float)
-    graph.add_edge(u, v, start=u, points=points, radii=np.ones(len(points)), length=skeleton.length_of(points))
-
-
-def test_two_junctions_within_a_voxel_are_one_where_no_loop_goes():
-    graph = nx.MultiGraph()
-    places = [(-9, 0, 0), (9, 0, 0), (0, 9, 0), (0, -9, 0), (-0.2, 0, 0), (0.2, 0, 0)]
-    for node, place in enumerate(places):
-        graph.add_node(node, pos=np.array(place, dtype=float), radius=1.0 + node)
-    for u, v in ((0, 4), (2, 4), (4, 5), (5, 1), (3, 5)):
-        branch(graph, u, v)
-    skeleton.join_junctions(graph, 1.0)
-    assert sorted(degree for _, degree in graph.degree) == [1, 1, 1, 1, 4]
-    (centre,) = [node for node, degree in graph.degree if degree == 4]
-    np.testing.assert_allclose(graph.nodes[centre]["pos"], 0, atol=1e-12)
-    assert graph.nodes[centre]["radius"] == 6.0
-    for u, v, edge in graph.edges(data=True):
-        for side, node in ((0, edge["start"]), (-1, v if edge["start"] == u else u)):
-            np.testing.assert_array_equal(edge["points"][side], graph.nodes[node]["pos"])
-        assert edge["length"] == pytest.approx(9)
-
-
-def test_a_short_loop_between_two_junctions_stays():
-    graph = nx.MultiGraph()
-    for node, place in enumerate([(-9, 0, 0), (-0.2, 0, 0), (0.2, 0, 0), (9, 0, 0)]):
-        graph.add_node(node, pos=np.array(place, dtype=float), radius=1.0)
-    branch(graph, 0, 1)
-    branch(graph, 1, 2)
-    branch(graph, 1, 2, (0, 0.3, 0))
-    branch(graph, 2, 3)
-    skeleton.join_junctions(graph, 1.0)
-    assert betti(graph) == (1, 1)
-    assert len(graph) == 4

@@ -17,7 +17,7 @@ from vesselsdf.false_features import false_features, mended
 from vesselsdf.marching import bounding_box
 from vesselsdf.roots import find_roots
 from vesselsdf.sections import Field
-from vesselsdf.skeleton import join_junctions, prune, voxel_graph
+from vesselsdf.skeleton import prune, voxel_graph
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.thinning import thin
 
@@ -71,7 +71,6 @@ def centreline_graph(
     # Only now ends are where they belong. Both corners of a wide vessel's flat end, say, looked like ends of branches.
     while prune(graph, field.voxel, measured=True):
         refine(graph, field)
-    join_junctions(graph, field.voxel)
     graph = numbered(graph)
     to_world(graph, affine, spacing, origin)
     graph.graph["roots"] = find_roots(graph)

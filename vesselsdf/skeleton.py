@@ -189,34 +189,6 @@ def merge_degree_two(graph: nx.MultiGraph) -> None:
         graph.add_edge(a, b, start=a, **joined)
 
 
-def join_junctions(graph: nx.MultiGraph, closest: float) -> None:
-    """Contract branches shorter than `closest` between two junctions, shortest first, in place: they are one junction.
-
-    A vessel that splits in three has its skeleton split twice within a voxel. Contracting a branch that is no loop, and
-    has no other beside it, is a homotopy equivalence.
-    """
-    while short := [
-        (edge["length"], u, v)
-        for u, v, edge in graph.edges(data=True)
-        if u != v and edge["length"] < closest and min(graph.degree(u), graph.degree(v)) > 2
-        if graph.number_of_edges(u, v) == 1
-    ]:
-        _, kept, gone = min(short)
-        place = (graph.nodes[kept]["pos"] + graph.nodes[gone]["pos"]) / 2
-        radius = max(graph.nodes[kept]["radius"], graph.nodes[gone]["radius"])
-        graph.remove_edge(kept, gone)
-        for a, b, edge in list(graph.edges(gone, data=True)):
-            start = kept if edge["start"] == gone else edge["start"]
-            graph.add_edge(*(kept if node == gone else node for node in (a, b)), **{**edge, "start": start})
-        graph.remove_node(gone)
-        graph.nodes[kept].update(pos=place, radius=radius)
-        for a, b, edge in graph.edges(kept, data=True):
-            ends = (edge["start"], b if edge["start"] == a else a)
-            points = edge["points"].copy()
-            points[[side for side, node in zip((0, -1), ends, strict=True) if node == kept]] = place
-            edge["points"], edge["length"] = points, length_of(points)
-
-
 def protrusion(graph: nx.MultiGraph, end: int, junction: int) -> float:
     """How far the ball at an end reaches out of the round cones along the other branches at its junction."""
     place, outside = graph.nodes[end]["pos"], np.inf
