@@ -103,7 +103,10 @@ def refine_once(graph: nx.MultiGraph, field: Field, place_ends: bool) -> None:
         ends.setdefault(branch.last, []).append(axis[::-1])
     for node, axes in ends.items():
         if graph.degree(node) > 2:
-            graph.nodes[node]["pos"] = meeting_point(graph.nodes[node]["pos"], graph.nodes[node]["radius"], axes, field)
+            before = graph.nodes[node]["pos"]
+            meeting = meeting_point(before, graph.nodes[node]["radius"], axes, field)
+            # The second time the axes begin farther off: most junctions gain, but where branches bend some overshoot.
+            graph.nodes[node]["pos"] = meeting if place_ends else (before + meeting) / 2
     largest: dict[int, float] = {}
     for branch in branches:
         part = branch.part
