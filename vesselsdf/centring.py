@@ -69,28 +69,23 @@ class Branch:
     ring: bool
 
 
-def refine(graph: nx.MultiGraph, field: Field) -> None:
+def refine(graph: nx.MultiGraph, field: Field, again: bool = False) -> None:
     """Move the branches of a voxel graph to the middle of the vessel and measure their radii, in place.
 
     Sets the edges' `points`, `WIDTHS`, `length` and the nodes' `pos` and `radius`. Junctions move to where the axes of
     their branches meet, ends to one radius inside the tip (so that round cones along the graph fill the
     vessel), or to the border of the grid where the vessel leaves it.
+
+    `again`, for a graph that has been refined: now it is known at what angles branches meet, and so how far from the
+    junction they share their sections. Ends stay where they are.
     """
     for node in nx.isolates(graph):
         graph.nodes[node].update(zip(("pos", "radius"), ball(field, graph.nodes[node]["pos"]), strict=True))
     if not graph.number_of_edges():
         return
-    # The second time it is known at what angles the branches meet, and so how far from the junction they overlap.
-    refine_once(graph, field, place_ends=True)
-    if max(degree for _, degree in graph.degree) > 2:
-        refine_once(graph, field, place_ends=False)
-
-
-def refine_once(graph: nx.MultiGraph, field: Field, place_ends: bool) -> None:
-    """One round of `refine`; without `place_ends` ends stay where they are."""
     branches, lines = lay_out(graph, float(field.spacing.min()))
     trusted = np.ones(len(lines.points), dtype=bool)
-    zones = junction_zones(graph, branches, lines)
+    zones = junction_zones(graph, branches, lines, again)
     for branch, (at_first, at_last) in zip(branches, zones, strict=True):
         part = branch.part
         distrust(lines.points[part], trusted[part], at_first)
@@ -106,11 +101,11 @@ def refine_once(graph: nx.MultiGraph, field: Field, place_ends: bool) -> None:
             before = graph.nodes[node]["pos"]
             meeting = meeting_point(before, graph.nodes[node]["radius"], axes, field)
             # The second time the axes begin farther off: most junctions gain, but where branches bend some overshoot.
-            graph.nodes[node]["pos"] = meeting if place_ends else (before + meeting) / 2
+            graph.nodes[node]["pos"] = (before + meeting) / 2 if again else meeting
     largest: dict[int, float] = {}
     for branch in branches:
         part = branch.part
-        finish(graph, branch, lines.points[part], widths[part], trusted[part], field, place_ends)
+        finish(graph, branch, lines.points[part], widths[part], trusted[part], field, not again)
         measured = graph.edges[branch.first, branch.last, branch.key]["radii"]
         for node, radius in ((branch.first, measured[0]), (branch.last, measured[-1])):
             largest[node] = max(largest.get(node, 0.0), float(radius))
@@ -137,7 +132,7 @@ def lay_out(graph: nx.MultiGraph, step: float) -> tuple[list[Branch], Lines]:
     return branches, Lines(*(np.concatenate(parts) for parts in (points, before, after, free)))
 
 
-def junction_zones(graph: nx.MultiGraph, branches: list[Branch], lines: Lines) -> list[list[float]]:
+def junction_zones(graph: nx.MultiGraph, branches: list[Branch], lines: Lines, by_angle: bool) -> list[list[float]]:
     """How far from its two end nodes each branch shares its sections with others, mm; 0 at ends that are no junctions.
 
     At an angle alpha < 90 degrees to another branch of radius `s` the axis of one of radius `r` is `t sin(alpha)` away
@@ -146,7 +141,7 @@ def junction_zones(graph: nx.MultiGraph, branches: list[Branch], lines: Lines) -
     zones = [[0.0, 0.0] for _ in branches]
     meeting: dict[int, list[tuple[int, int, np.ndarray, float]]] = {}
     for k, branch in enumerate(branches):
-        radii = graph.edges[branch.first, branch.last, branch.key].get("radii")
+        radii = graph.edges[branch.first, branch.last, branch.key]["radii"] if by_angle else None
         for side, node in enumerate((branch.first, branch.last)):
             if graph.degree(node) < 3:
                 continue

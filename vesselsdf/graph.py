@@ -71,6 +71,8 @@ def centreline_graph(
     # Only now ends are where they belong. Both corners of a wide vessel's flat end, say, looked like ends of branches.
     while prune(graph, field.voxel, measured=True):
         refine(graph, field)
+    if max(degree for _, degree in graph.degree) > 2:
+        refine(graph, field, again=True)
     graph = numbered(graph)
     to_world(graph, affine, spacing, origin)
     graph.graph["roots"] = find_roots(graph)
