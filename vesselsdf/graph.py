@@ -67,12 +67,19 @@ def centreline_graph(
         cropped = mended(cropped, false_features(cropped, np.diag([*spacing, 1.0]), ("hole", "cavity")))
     field = Field(fill_cavities(cropped, spacing), spacing)
     graph = skeleton_graph(field)
+    # Only with ends where they belong can spurs be told from branches: both corners of a wide vessel's flat end, say,
+    # look like ends. Few are left for the second time, when the junctions lie better too.
+    again = False
     refine(graph, field)
-    # Only now ends are where they belong. Both corners of a wide vessel's flat end, say, looked like ends of branches.
-    while prune(graph, field.voxel, measured=True):
-        refine(graph, field)
-    if max(degree for _, degree in graph.degree) > 2:
-        refine(graph, field, again=True)
+    while True:
+        if prune(graph, field.voxel, measured=True):
+            refine(graph, field)
+            again = False
+        elif again or max(degree for _, degree in graph.degree) < 3:
+            break
+        else:
+            refine(graph, field, again=True)
+            again = True
     graph = numbered(graph)
     to_world(graph, affine, spacing, origin)
     graph.graph["roots"] = find_roots(graph)
