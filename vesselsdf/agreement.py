@@ -16,7 +16,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import trimesh
-from jaxtyping import Float, Int32, Int64, Num
+from jaxtyping import Bool, Float, Int32, Int64, Num
 from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
 
@@ -59,19 +59,17 @@ def agreement(
     affine = checked_affine(affine)
     mask = field <= 0
     betti = betti_numbers(mask)
-    labels, count = components(mask)
     report: dict[str, Any] = {"agrees": True, "field": list(betti)}
     found: list[Disagreement] = []
     if mesh is not None:
-        report["mesh"], wrong = of_mesh(mesh, labels, count, betti, affine)
+        report["mesh"], wrong = of_mesh(mesh, mask, betti, affine)
         found += wrong
     if graph is not None:
         if betti[2]:
-            filled = ndimage.binary_fill_holes(mask)
-            betti = betti_numbers(filled)
-            labels, count = components(filled)
+            mask = ndimage.binary_fill_holes(mask)
+            betti = betti_numbers(mask)
             report["field_without_cavities"] = list(betti)
-        report["graph"], wrong = of_graph(graph, field, labels, count, betti, affine)
+        report["graph"], wrong = of_graph(graph, field, mask, betti, affine)
         found += wrong
     report["agrees"] = not found
     report["disagreements"] = [asdict(one) for one in found]
@@ -111,8 +109,7 @@ def component_at(
 
 def of_mesh(
     mesh: trimesh.Trimesh,
-    labels: Int32[np.ndarray, "x y z"],
-    count: int,
+    mask: Bool[np.ndarray, "x y z"],
     betti: tuple[int, int, int],
     affine: Float[np.ndarray, "4 4"],
 ) -> tuple[list[int] | None, list[Disagreement]]:
@@ -122,8 +119,9 @@ def of_mesh(
     lives, half dies"; Hatcher, Notes on basic 3-manifold topology, lemma 3.5).
     """
     faces, vertices = np.asarray(mesh.faces, dtype=np.int64), np.asarray(mesh.vertices)
-    ends = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    edges, uses = np.unique(ends, axis=0, return_counts=True)
+    start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
+    keys, uses = np.unique(np.minimum(start, end) * len(vertices) + np.maximum(start, end), return_counts=True)
+    edges = np.stack(np.divmod(keys, len(vertices)), axis=1)
     if not len(faces) or (uses != 2).any():
         at = vertices[edges[np.argmax(uses != 2)]].mean(axis=0).tolist() if len(faces) else affine[:3, 3].tolist()
         return None, [named("mesh", "is open", (at[0], at[1], at[2]))]
@@ -139,6 +137,7 @@ def of_mesh(
     numbers = [int(outer.sum()), int(genus.sum()), int((~outer).sum())]
     if tuple(numbers) == betti:
         return numbers, []
+    labels, count = components(mask)
     owner = np.array([main_component(vertices[np.unique(faces[piece == k])], labels, affine) for k in range(n)])
     found = []
     firsts = one_voxel_each(labels, count)
@@ -165,8 +164,7 @@ def of_mesh(
 def of_graph(
     graph: nx.MultiGraph,
     field: np.ndarray,
-    labels: Int32[np.ndarray, "x y z"],
-    count: int,
+    mask: Bool[np.ndarray, "x y z"],
     betti: tuple[int, int, int],
     affine: Float[np.ndarray, "4 4"],
 ) -> tuple[list[int], list[Disagreement]]:
@@ -176,6 +174,7 @@ def of_graph(
     numbers = [len(parts), sum(loops)]
     if tuple(numbers) == betti[:2]:
         return numbers, []
+    labels, count = components(mask)
     places = np.array([graph.nodes[nodes[0]]["pos"] for nodes in parts], float).reshape(-1, 3)
     owner = np.array([main_component(points_of(graph, nodes), labels, affine) for nodes in parts], np.int64)
     found = []

@@ -23,6 +23,7 @@ from scipy import sparse
 # voxel, is a bump of the wall. The voxel is what the resolution of a mask can pretend.
 SPUR_RADII = 1.1
 SPUR_VOXELS = 1.0
+SPUR_STICKS = 1.5
 
 # Radii along an edge: of the disc with the section's area; the smallest and largest from its centroid to its wall.
 WIDTHS = ("radii", "radii_min", "radii_max")
@@ -208,8 +209,8 @@ def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False) -> int:
 
     A spur is a terminal branch at a junction whose length and end radius together stay below `SPUR_RADII` times the
     junction's radius plus `SPUR_VOXELS` voxels; or, where radii are `measured` (ends lie one radius before the tip),
-    one whose tip sticks out of the other branches there by less than its own radius or `SPUR_VOXELS` voxels. Returns
-    how many were removed.
+    one whose tip sticks out of the other branches there by less than `SPUR_STICKS` of its own radii, or `SPUR_VOXELS`
+    voxels: a dome on the wall. Returns how many were removed.
     """
     merge_degree_two(graph)
     total = 0
@@ -222,7 +223,9 @@ def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False) -> int:
             if graph.degree(junction) < 3:
                 continue
             if measured:
-                bump = protrusion(graph, end, junction) < max(graph.nodes[end]["radius"], SPUR_VOXELS * voxel)
+                bump = protrusion(graph, end, junction) < max(
+                    SPUR_STICKS * graph.nodes[end]["radius"], SPUR_VOXELS * voxel
+                )
             else:
                 bump = reach < SPUR_RADII * radius + SPUR_VOXELS * voxel
             if bump:
