@@ -69,17 +69,15 @@ def centreline_graph(
     graph = skeleton_graph(field)
     # Only with ends where they belong can spurs be told from branches: both corners of a wide vessel's flat end, say,
     # look like ends. Few are left for the second time, when the junctions lie better too.
-    again = False
     refine(graph, field)
-    while True:
-        if prune(graph, field.voxel, measured=True):
+    for second in (False, True):
+        before = len(graph)
+        while prune(graph, field.voxel, measured=True):
             refine(graph, field)
-            again = False
-        elif again or max(degree for _, degree in graph.degree) < 3:
-            break
-        else:
+        if len(graph) < before:
+            refine(graph, field)  # what is left of a corner has been smoothed once only
+        if not second or len(graph) < before:
             refine(graph, field, again=True)
-            again = True
     graph = numbered(graph)
     to_world(graph, affine, spacing, origin)
     graph.graph["roots"] = find_roots(graph)
