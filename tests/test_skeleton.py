@@ -98,3 +98,21 @@ def test_spurs_go_shortest_first_and_never_a_whole_component(lengths, left):
     skeleton.prune(graph, 1.0)
     assert sum(skeleton.length_of(edge["points"]) for _, _, edge in graph.edges(data=True)) == left
     assert nx.is_connected(graph)
+
+
+def test_two_junctions_within_a_voxel_become_one_and_loops_stay():
+    graph = nx.MultiGraph()
+    places = {0: (0, 0, 0), 1: (0.4, 0, 0), 2: (9, 0, 0), 3: (-9, 0, 0), 4: (0, 9, 0)}
+    for node, place in places.items():
+        graph.add_node(node, pos=np.array(place, float), radius=1.0)
+    for u, v in [(0, 1), (0, 3), (0, 4), (1, 2), (4, 1)]:
+        graph.add_edge(u, v, start=u, points=np.array([graph.nodes[u]["pos"], graph.nodes[v]["pos"]]))
+    assert skeleton.join_junctions(graph, 0.3) == 0
+    assert skeleton.join_junctions(graph, 1.0) == 1
+    assert sorted(d for _, d in graph.degree) == [1, 1, 2, 4]
+    assert graph.number_of_edges() - len(graph) + 1 == 1
+    centre = next(n for n, d in graph.degree if d == 4)
+    np.testing.assert_allclose(graph.nodes[centre]["pos"], [0.2, 0, 0])
+    for u, v, edge in graph.edges(data=True):
+        ends = [graph.nodes[edge["start"]]["pos"], graph.nodes[v if edge["start"] == u else u]["pos"]]
+        np.testing.assert_allclose(edge["points"][[0, -1]], ends)

@@ -17,9 +17,12 @@ from vesselsdf.false_features import false_features, mended
 from vesselsdf.marching import bounding_box
 from vesselsdf.roots import find_roots
 from vesselsdf.sections import Field
-from vesselsdf.skeleton import prune, voxel_graph
+from vesselsdf.skeleton import join_junctions, prune, voxel_graph
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.thinning import thin
+
+# Junctions nearer to each other than this many voxels are one.
+JOINED = 1.0
 
 
 def centreline_graph(
@@ -76,7 +79,8 @@ def centreline_graph(
             refine(graph, field)
         if len(graph) < before:
             refine(graph, field)  # what is left of a corner has been smoothed once only
-        if not second or len(graph) < before:
+        joined = join_junctions(graph, JOINED * field.voxel)
+        if not second or len(graph) < before or joined:
             refine(graph, field, again=True)
     graph = numbered(graph)
     to_world(graph, affine, spacing, origin)
