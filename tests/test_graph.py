@@ -266,6 +266,21 @@ def test_a_line_of_voxels_keeps_its_length():
     assert 20 <= total_length(graph) <= 22
 
 
+@pytest.mark.parametrize("clip", [1.0, 2.5])
+def test_a_clipped_field_has_the_centreline_and_radii_of_the_whole_one(clip):
+    affine = affine_of("rotated")
+    truth = truth_graph(affine, [LEFT, (0.8, 0.6, 0.6)], [(0, 1, arc(LEFT, (0.8, 0.6, 0.6), (0, 0.1, 0)), 4.0)])
+    field = tube_distance(truth, SHAPE, affine)
+    whole, graph = centreline_graph(field, affine), centreline_graph(np.clip(field, -clip, clip), affine)
+    assert counts(graph) == counts(truth)
+    points, radii = sampled(graph)
+    away = cKDTree(sampled(whole, 0.02)[0]).query(points)[0]
+    assert np.percentile(away, 80) < 0.05 * 0.5
+    assert away.max() < 0.5 * 0.5  # at the tips
+    assert total_length(graph) == pytest.approx(total_length(whole), abs=0.3 * 0.5)
+    assert np.abs(radii / 4.0 - 1).max() < 0.01
+
+
 def test_a_vessel_that_crosses_the_grid_ends_on_its_faces():
     x, y = np.indices((21, 21)) - 10.0
     field = np.repeat((np.hypot(x, y) - 4)[:, :, None], 40, axis=2)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Num
 from scipy import ndimage
 
 from vesselsdf.centring import refine
-from vesselsdf.distance import signed_distance
+from vesselsdf.distance import redistance, signed_distance
 from vesselsdf.errors import InputError
 from vesselsdf.false_features import false_features, mended
 from vesselsdf.marching import bounding_box
@@ -20,6 +20,9 @@ from vesselsdf.sections import Field
 from vesselsdf.skeleton import join_junctions, prune, voxel_graph
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.thinning import thin
+
+# A field whose lowest value is that of so many voxels, and of that share of the vessel, is taken to be clipped.
+PLATEAU, PLATEAU_SHARE = 30, 0.002
 
 # Junctions nearer to each other than this many voxels are one.
 JOINED = 1.0
@@ -68,6 +71,7 @@ def centreline_graph(
     cropped, origin = crop(sdf)
     if remove_false_loops:
         cropped = mended(cropped, false_features(cropped, np.diag([*spacing, 1.0]), ("hole", "cavity")))
+    cropped = unclipped(cropped, spacing)
     field = Field(fill_cavities(cropped, spacing), spacing)
     graph = skeleton_graph(field)
     # Only with ends where they belong can spurs be told from branches: both corners of a wide vessel's flat end, say,
@@ -94,6 +98,14 @@ def crop(sdf: Num[np.ndarray, "x y z"]) -> tuple[Num[np.ndarray, "a b c"], Int[n
     low, high = bounding_box(sdf <= 0)
     keep = tuple(slice(max(a - 3, 0), b + 4) for a, b in zip(low, high, strict=True))
     return sdf[keep], np.array([part.start for part in keep])
+
+
+def unclipped(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]) -> Num[np.ndarray, "x y z"]:
+    """The field, measured anew from its own zero set if it is clipped inside: on a plateau there is no middle."""
+    flat, inside = int(np.count_nonzero(sdf == sdf.min())), int(np.count_nonzero(sdf <= 0))
+    if flat < max(PLATEAU, PLATEAU_SHARE * inside) or inside == sdf.size:
+        return sdf
+    return redistance(sdf, tuple(spacing.tolist()))
 
 
 def fill_cavities(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]) -> Num[np.ndarray, "x y z"]:
