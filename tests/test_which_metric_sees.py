@@ -37,11 +37,11 @@ TURN = Rotation.from_rotvec(np.radians(35) * np.array([1, 2, 3]) / math.sqrt(14)
 # measure.
 SEES = """
                       lost_terminal cut_loop cut_trunk false_bridge dilation erosion blob cavity tunnel moved_loop
-dice                      0.955       0.99     0.978       0.915      0.77    0.68    .     .      .      0.805
-cldice                    0.943       0.99       .         0.89        .       .    0.985   .      .      0.746
-precision                   .          .         .         0.84       0.63     .      .     .      .      0.805
-recall                    0.915       0.978    0.956         .         .      0.515   .     .      .      0.805
-nsd                       0.95        0.992    0.984       0.905       .      0.985   .     .      .      0.785
+dice                      0.955     0.99      0.978     0.915     0.77      0.68        .         .         .       0.805
+cldice                    0.943     0.99        .       0.89        .         .       0.985       .         .       0.746
+precision                   .         .         .       0.84      0.63        .         .         .         .       0.805
+recall                    0.915     0.978     0.956       .         .       0.515       .         .         .       0.805
+nsd                       0.95      0.992     0.984     0.905       .       0.985       .         .         .       0.785
 hd95                      8.7          .         .          9.0       0.8     0.8     .     .      .      12.3
 assd                      0.46         .         .         0.67       0.45    0.5     .     .      .      1.86
 beta0_error                 .          .         1           .         .       .      1     .      .       .
@@ -54,26 +54,26 @@ diu2                        .          .         .           .         .       .
 betti_matching0             .          .         1           .         .       .      1     .      .       .
 betti_matching1             .          1         .           1         .       .      .     .      1       2
 betti_matching2             .          .         .           .         .       .      .     1      .       .
-bottleneck0                 .          .      1.5..1.8       .      0.1..0.4 0.25..0.9 1.4..2 0.2..0.5 0.2..0.5 .
+bottleneck0                 .         .     1.5..1.8      .     0.1..0.4  0.25..0.9  1.4..2   0.2..0.5  0.2..0.5      .
 bottleneck1                 .       1.6..2.2     .       1.6..2.2   0.4..0.9 0.4..1  .  0.1..0.5 0.3..0.6  .
-bottleneck2                 .          .         .           .         .       .      . 0.25..0.4   .       .
-wasserstein0                .       0.1..0.7  1.5..2.5    0.05..2.5  1.5..8  2..12 1.4..2 0.2..1 0.2..1 0.4..0.9
-wasserstein1                .       2.0..2.8     .       1.8..2.2   0.4..0.9 0.4..1.6  .  0.2..0.5 0.6..0.9  .
-wasserstein2                .          .         .           .         .       .      . 0.25..0.4   .       .
-warping_error               .        3..5      2..4       20..35       .       .      25    1      1     60..100
+bottleneck2                 .         .         .         .         .         .         .     0.25..0.45     .         .
+wasserstein0                .     0.1..0.7  1.5..2.5  0.05..2.5  1.5..8     2..12    1.4..2    0.2..1    0.2..1   0.4..0.9
+wasserstein1                .     2.0..2.8      .     1.8..2.2  0.4..0.9  0.4..1.8      .     0.2..0.5  0.6..0.9      .
+wasserstein2                .         .         .         .         .         .         .     0.25..0.45     .         .
+warping_error               .       3..5      2..4     20..35       .         .        25         1         1      60..100
 critical_sites              .          1         1           1         .       .      1     1      1       2
-tree_length_detected      0.89        0.95     0.969         .         .       .      .     .      .      0.741
-tree_length_precision       .          .         .         0.807       .       .      .     .      .      0.75
+tree_length_detected      0.89      0.95      0.969       .         .         .         .         .         .       0.741
+tree_length_precision       .         .         .       0.807       .         .      0.98..1      .         .       0.75
 branches_detected          7/8         .        7/8          .         .       .      .     .      .      7/8
 branches_precision          .          .         .        10/11        .       .     8/9    .      .      8/10
 false_splits                .          1         1           .         .       .      .     .      .       1
 false_merges                .          .         .           1         .       .      .     .      .       1
-node_precision              .         8/10      7/8        8/10        .       .     8/9    .     8/10     .
+node_precision              .       8/10       7/8      8/10        .         .     0.79..0.9     .       8/10        .
 node_recall                6/8         .        7/8          .         .       .      .     .      .      5/8
-node_f1                   12/14      16/18     14/16       16/18       .       .    16/17   .    16/18   10/13
+node_f1                   12/14     16/18     14/16     16/18       .         .     0.88..0.95     .       16/18     10/13
 terminals_reached          2/3         .         0           .         .       .      .     .      .       .
 path_length_error           .          .        n/a          .         .       .      .     .      .       .
-centreline_error            .          .       0..0.12      .         .       .      .     .      .     0..0.12
+centreline_error            .         .      0..0.12      .         .         .         .         .         .      0..0.12
 radius_error                .          .         .           .        0.62    0.68    .     .      .       .
 radius_bias                 .          .         .           .        0.62   -0.68    .     .      .       .
 """

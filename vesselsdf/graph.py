@@ -21,9 +21,6 @@ from vesselsdf.skeleton import join_junctions, prune, voxel_graph
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.thinning import thin
 
-# A field whose lowest value is that of so many voxels, and of that share of the vessel, is taken to be clipped.
-PLATEAU, PLATEAU_SHARE = 30, 0.002
-
 # Junctions nearer to each other than this many voxels are one.
 JOINED = 1.0
 
@@ -101,9 +98,15 @@ def crop(sdf: Num[np.ndarray, "x y z"]) -> tuple[Num[np.ndarray, "a b c"], Int[n
 
 
 def unclipped(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]) -> Num[np.ndarray, "x y z"]:
-    """The field, measured anew from its own zero set if it is clipped inside: on a plateau there is no middle."""
-    flat, inside = int(np.count_nonzero(sdf == sdf.min())), int(np.count_nonzero(sdf <= 0))
-    if flat < max(PLATEAU, PLATEAU_SHARE * inside) or inside == sdf.size:
+    """The field, measured anew from its own zero set if it is clipped inside: on a plateau there is no middle.
+
+    It is clipped if a voxel and its six face neighbours share the lowest value: a distance falls along some axis.
+    """
+    lowest = sdf.min()
+    x, y, z = np.unravel_index(np.flatnonzero(sdf[1:-1, 1:-1, 1:-1] == lowest), np.maximum(np.array(sdf.shape) - 2, 0))
+    around = [(x, 1 + y, 1 + z), (2 + x, 1 + y, 1 + z), (1 + x, y, 1 + z), (1 + x, 2 + y, 1 + z)]
+    around += [(1 + x, 1 + y, z), (1 + x, 1 + y, 2 + z)]
+    if not np.all([sdf[place] == lowest for place in around], axis=0).any() or (sdf <= 0).all():
         return sdf
     return redistance(sdf, tuple(spacing.tolist()))
 

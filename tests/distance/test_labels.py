@@ -9,18 +9,8 @@ from scipy.spatial import cKDTree
 from tubes import centres, random_tubes, tube
 
 from vesselsdf.distance import partial_volume_distance, signed_distance, tube_distance
+from vesselsdf.distance.walls import walls_of_mask
 from vesselsdf.errors import InputError
-
-
-def crossings(field, axis):
-    """Places where a field crosses zero between neighbours along an axis, in voxels."""
-    low = np.moveaxis(field, axis, 0)[:-1].astype(float)
-    high = np.moveaxis(field, axis, 0)[1:].astype(float)
-    found = np.argwhere((low < 0) != (high < 0))
-    a, b = np.abs(low[tuple(found.T)]), np.abs(high[tuple(found.T)])
-    places = found.astype(float)
-    places[:, 0] += a / (a + b)
-    return np.insert(np.delete(places, 0, axis=1), axis, places[:, 0], axis=1)
 
 
 def straight(seed, radius, spacing, size=40):
@@ -115,11 +105,11 @@ class TestSignedDistance:
         steps = np.array(spacing)
         mask = tube_distance(random_tubes(7, 40.0, count=3), (48, 48, 34), np.diag([*spacing, 1.0])) <= 0
         field = signed_distance(mask, spacing)
-        wall = np.concatenate([crossings(field, axis) for axis in range(3)]) * steps
+        wall = walls_of_mask(mask, steps).points
         far = np.abs(field) > 3.1 * steps.max()
         nearest = cKDTree(wall).query(np.argwhere(far) * steps)[0]
         difference = np.abs(field[far]) - nearest
-        assert np.abs(difference).max() < 0.01
+        assert np.abs(difference).max() < 1e-3
 
     def test_far_from_a_ball_the_distance_is_right_to_a_fraction_of_a_voxel(self):
         truth = np.linalg.norm(centres((64, 60, 62), np.eye(4)) - [20.3, 31.1, 29.8], axis=-1) - 7
@@ -142,6 +132,16 @@ class TestSignedDistance:
             signed_distance(mask, (1.0, 0.0, 1.0))
         with pytest.raises(InputError, match="band"):
             signed_distance(mask, (1.0, 1.0, 1.0), band=-2.0)
+        with pytest.raises(InputError, match="band"):
+            signed_distance(mask, (1.0, 1.0, 1.0), band=np.inf)
+
+    def test_labels_of_bytes_are_masks_and_what_is_no_mask_is_refused(self):
+        mask = tube_distance(random_tubes(2, 24.0, count=2), (24, 24, 24), np.eye(4)) <= 0
+        expected = signed_distance(mask, (1.0, 1.0, 1.0))
+        np.testing.assert_array_equal(signed_distance(mask.astype(np.uint8) * 255, (1.0, 1.0, 1.0)), expected)
+        for wrong in (mask.astype(np.float32), mask[0]):
+            with pytest.raises(InputError, match="three dimensions of booleans"):
+                signed_distance(wrong, (1.0, 1.0, 1.0))
 
     @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.8, 0.8, 1.4)])
     @pytest.mark.parametrize(("radius", "most"), [(1.0, 0.06), (1.3, 0.04), (2.0, 0.03), (4.0, 0.02)])

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from vesselsdf.compiled import inner, kernel
+from vesselsdf.distance.walls import Walls
 
 PLANES_AT_ONCE = 16
 ORDERS = ((0, 2, 1), (1, 0, 2), (2, 0, 1))
@@ -26,18 +27,24 @@ def fill_far(
     spacing: Float[np.ndarray, "3"],
     near: float,
     limit: float,
+    walls: Walls,
 ) -> None:
     """Replace the unsigned distances (mm) that are not below `near` by those to the wall's crossings with grid edges.
 
-    In place, up to `limit`. Where the wall crosses follows from the distances on both sides, linearly. The crossings
-    are at most about a voxel apart, so beyond `near` the nearest of them is at most `voxel^2 / (8 near)` farther than
-    the wall: 0.04 voxel at 3 voxels, less and less beyond.
+    In place, up to `limit`. Where the wall has no disc on every edge that it crosses, the place on the edge follows
+    from the distances on both sides, linearly. The crossings are at most about a voxel apart, so beyond `near` the
+    nearest of them is at most `voxel^2 / (8 near)` farther than the wall: 0.04 voxel at 3 voxels, less beyond.
     """
     distance[distance >= near] = np.inf
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for order in ORDERS:
             planes = distance.transpose(order)
-            sites = _sites(planes, inside.transpose(order), float(spacing[order[0]]))
+            if walls.axis is None:
+                places, y, z = _crossings(planes, inside.transpose(order), float(spacing[order[0]]))
+            else:
+                points = walls.points[walls.axis == order[0]][:, order]
+                places, (y, z) = points[:, 0], np.rint(points[:, 1:] / spacing[list(order[1:])]).astype(np.int64).T
+            sites = _sites(places, y, z, planes.shape[2])
             if len(sites[0]) == 0:
                 continue
             arguments = (planes, *sites, spacing[list(order)], float(near), float(limit) ** 2)
@@ -48,19 +55,23 @@ def fill_far(
     np.minimum(distance, np.float32(limit), out=distance)
 
 
-def _sites(distance: np.ndarray, inside: np.ndarray, step: float) -> tuple[np.ndarray, ...]:
-    """Crossings along the first axis by lines: (line's y and z, first crossing of each line and the end, places in mm).
-
-    Lines in order of y, then z; places rise along each line.
-    """
+def _crossings(distance: np.ndarray, inside: np.ndarray, step: float) -> tuple[np.ndarray, ...]:
+    """Where the wall crosses the edges along the first axis: places in mm, and the voxels' y and z."""
     x, y, z = np.nonzero(inside[1:] != inside[:-1])
     low, high = distance[x, y, z].astype(np.float64), distance[x + 1, y, z].astype(np.float64)
-    places = (x + low / np.maximum(low + high, 1e-30)) * step
-    line = y * distance.shape[2] + z
+    return (x + low / np.maximum(low + high, 1e-30)) * step, y, z
+
+
+def _sites(places: np.ndarray, y: np.ndarray, z: np.ndarray, width: int) -> tuple[np.ndarray, ...]:
+    """Crossings by lines: (line's y and z, first crossing of each line and the end, places in mm).
+
+    Lines in order of y, then z; places rise along each line. `width`: voxels along z.
+    """
+    line = y * width + z
     order = np.lexsort((places, line))
     lines, first = np.unique(line[order], return_index=True)
     starts = np.append(first, len(order)).astype(np.int64)
-    return lines // distance.shape[2], lines % distance.shape[2], starts, places[order]
+    return lines // width, lines % width, starts, places[order]
 
 
 @inner

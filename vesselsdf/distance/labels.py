@@ -5,7 +5,7 @@ is searched exactly (`search`), beyond that the distance to the nearest place wh
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Num
+from jaxtyping import Bool, Float, Float32, Num, Shaped
 
 from vesselsdf.distance.far import fill_far
 from vesselsdf.distance.near import banded, near_distance, reach, require_wall
@@ -18,23 +18,26 @@ LEAST = 0.05
 
 
 def signed_distance(
-    mask: Bool[np.ndarray, "x y z"], spacing: tuple[float, float, float], band: float | None = None
+    mask: Shaped[np.ndarray, "..."],
+    spacing: tuple[float, float, float],
+    band: float | None = None,
 ) -> Float32[np.ndarray, "x y z"]:
     """Signed distance in mm of a binary label, negative inside; the wall lies between voxel centres.
 
     The wall crosses the axis between every two face neighbours that differ, where a narrow Gaussian mean of the mask
     says, corrected for the curvature of the wall (`vesselsdf.distance.walls`), so that thin vessels do not shrink. The
     mask's topology never changes, on anisotropic grids neither: the sign is always the mask's, and no value is zero.
-    On round tubes of radius 1 to 5 voxels the mean error within 3 voxels of the wall is 0.11 to 0.14 voxel, and radii
+    On round tubes of radius 1 to 5 voxels the mean error within 3 voxels of the wall is 0.10 to 0.12 voxel, and radii
     of 1.3 voxels and more come out right to 1% on average (1 voxel: 5% too small).
 
     Args:
-        mask: (X, Y, Z) bool, true inside the vessel. The vessel is taken to go on beyond the faces of the box.
+        mask: (X, Y, Z), bool or integer, not zero inside the vessel, which is taken to go on beyond the faces of the
+            box.
         spacing: voxel edge lengths in mm.
         band: in mm; values beyond are clipped to +-band, and the cost follows the band. None: exact everywhere.
 
     Raises:
-        InputError: the mask is empty or full (it has no wall), or the spacing is not positive.
+        InputError: the mask is empty or full (it has no wall) or no mask, or the spacing is not positive.
 
     >>> mask = np.zeros((4, 1, 1), bool)
     >>> mask[:2] = True
@@ -43,6 +46,7 @@ def signed_distance(
     """
     steps = checked_spacing(spacing)
     check_band(band)
+    mask = _checked_mask(mask)
     require_wall(mask, "mask")
     result, box = banded(mask, steps, band)
     _fill(result[box], walls_of_mask(mask[box], steps), mask[box], steps, band)
@@ -87,6 +91,16 @@ def partial_volume_distance(
     return result
 
 
+def _checked_mask(mask: Shaped[np.ndarray, "..."]) -> Bool[np.ndarray, "x y z"]:
+    """The mask as bool; InputError unless it is three-dimensional, of booleans or integers."""
+    if mask.ndim != 3 or mask.dtype.kind not in "biu":
+        raise InputError(
+            f"the mask has shape {mask.shape} and type {mask.dtype}; give three dimensions of booleans or integers "
+            "(compare a probability map with a threshold first)."
+        )
+    return mask if mask.dtype == bool else mask != 0
+
+
 def _fill(
     field: Float32[np.ndarray, "x y z"],
     walls: Walls,
@@ -100,5 +114,5 @@ def _fill(
     # A disc can pass through the centre of a neighbouring voxel at a sharp corner; the input still decides the sign.
     np.maximum(field, np.float32(LEAST * spacing.min()), out=field)
     if band is None or band > near:
-        fill_far(field, inside, spacing, near, np.inf if band is None else band)
+        fill_far(field, inside, spacing, near, np.inf if band is None else band, walls)
     np.negative(field, out=field, where=inside)

@@ -7,7 +7,7 @@ from vesselsdf.distance.search import disc_distance, minimum_over_blocks
 from vesselsdf.distance.walls import Walls
 from vesselsdf.errors import InputError
 
-DISC = 0.5
+DISC = 0.3
 """Radius of a wall disc in voxels; with the widths in `walls` chosen on random tubes, radii 1 to 5 voxels."""
 NEAR = 3.0
 """Voxels from the wall up to which the nearest disc is searched exactly."""

@@ -57,10 +57,11 @@ def redistance(
     require_wall(inside, "region at or below zero of the field")
     result, box = banded(inside, steps, band)
     field, near = result[box], reach(steps, band)
-    near_distance(field, walls_of_field(sdf[box], steps), steps, near)
+    walls = walls_of_field(sdf[box], steps)
+    near_distance(field, walls, steps, near)
     _hold_wall(field, sdf[box], steps)
     if band is None or band > near:
-        fill_far(field, inside[box], steps, near, np.inf if band is None else band)
+        fill_far(field, inside[box], steps, near, np.inf if band is None else band, walls)
     np.negative(field, out=field, where=inside[box])
     return result
 

@@ -113,5 +113,5 @@ def checked_spacing(spacing) -> Float[np.ndarray, "3"]:
 
 def check_band(band: float | None) -> None:
     """Raise InputError unless the band is a positive distance or None."""
-    if band is not None and not band > 0:
+    if band is not None and not 0 < band < np.inf:
         raise InputError(f"band is {band}; give a positive distance in mm, or None for no limit.")

@@ -40,10 +40,14 @@ ROWS_AT_ONCE = 1 << 14
 
 @dataclass(frozen=True)
 class Walls:
-    """Wall discs: centres in mm and unit normals; normals point either way."""
+    """Wall discs: centres in mm and unit normals; normals point either way.
+
+    If there is exactly one disc on every edge of the grid that the wall crosses, `axis` says along which axis it lies.
+    """
 
     points: Float[np.ndarray, "n 3"]
     normals: Float[np.ndarray, "n 3"]
+    axis: Int[np.ndarray, " n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def walls_of_mask(mask: Bool[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3
     # Where the mean does not rise from the outer to the inner voxel (thin sheets), half-way.
     share = np.where(rise > 1e-9, wanted / np.where(rise > 1e-9, rise, 1.0), 0.5)
     points = pairs.points(np.clip(share, KEEP_OFF, 1 - KEEP_OFF), spacing)
-    return Walls(points, pairs.unit((gradient[at_low] + gradient[at_high]) / spacing))
+    return Walls(points, pairs.unit((gradient[at_low] + gradient[at_high]) / spacing), pairs.axis)
 
 
 def _moments(
@@ -161,7 +165,8 @@ def walls_of_field(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"
     share = np.abs(low) / np.maximum(np.abs(low) + np.abs(high), 1e-30)
     slope = gradient_at(sdf, pairs.low, spacing) * (1 - share)[:, None]
     slope += gradient_at(sdf, pairs.high, spacing) * share[:, None]
-    return Walls(pairs.points(share, spacing), pairs.unit(slope))
+    slope /= max(float(np.abs(slope).max(initial=0.0)), 1e-300)  # squares of large slopes would overflow
+    return Walls(pairs.points(share, spacing), pairs.unit(slope), pairs.axis)
 
 
 def gradient_at(
