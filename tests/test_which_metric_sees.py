@@ -76,7 +76,7 @@ path_length_error           .          .        n/a         .          .        
 centreline_error            .          .      0..0.12       .          .         .         .          .         .      0..0.12
 radius_error                .          .         .          .         0.62     0.68        .          .         .         .
 radius_bias                 .          .         .          .         0.62     -0.68       .          .         .         .
-"""
+"""  # noqa: E501
 ERRORS = SEES.split("\n")[1].split()
 EXPECTED = {row.split()[0]: dict(zip(ERRORS, row.split()[1:], strict=True)) for row in SEES.split("\n")[2:-1]}
 PERFECT = {row.key: 1.0 if row.better == "higher" else 0.0 for row in TABLE if row.better}
