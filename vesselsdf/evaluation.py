@@ -30,10 +30,11 @@ THRESHOLDS = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 
 def working_truth(model: Model, case: LabelledCase) -> Float[np.ndarray, "x y z"]:
-    """The true distance of a case on the model's working grid, mm."""
+    """The true distance of a case on the model's working grid, mm; interpolated where that is another grid."""
     vessel = case.vessel
     field = vessel if isinstance(vessel, Volume) else case.image.with_array(signed_distance(vessel, case.image.spacing))
-    return isotropic(field, model.preprocessing.working_spacing(case.image)).array
+    grid = isotropic(case.image, model.preprocessing.working_spacing(case.image))
+    return resample(field, grid.shape, grid.affine).array
 
 
 def quick_figures(model: Model, cases: Sequence[LabelledCase]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from vesselsdf.files import PARTIAL
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.topology.thinning import thin
-from vesselsdf.volume import Volume, check_image, check_same_grid, isotropic
+from vesselsdf.volume import Volume, check_image, resample
 
 # Share of the patches centred near a vessel's centreline; the others lie anywhere, so that background is learned too.
 CENTRED = 0.7
@@ -63,15 +63,16 @@ class Batch:
 def prepare(folder: Path, name: str, load: Load, settings: Preprocessing, reach: float) -> PreparedCase:
     """Bring one case to the working grid and keep it under `folder`; an earlier preparation there is reused.
 
-    `load` returns the image and its vessel: a mask on the image's grid, or an exact SDF (`Volume`, mm); it is called
-    only if the case is not prepared yet. `reach`: distances are clipped there, voxels.
+    `load` returns the image and its vessel: a mask on the image's grid, or an exact SDF (`Volume`, mm) on any grid that
+    covers it, such as a finer one; it is called only if the case is not prepared yet. `reach`: distances are clipped
+    there, voxels.
     """
     target = folder / name
     if not target.is_dir():
         image, vessel = load()
         grid = settings.working_volume(image)
         spacing = settings.working_spacing(image)
-        field = _working_field(image, vessel, name, spacing).array / np.float32(spacing)
+        field = _working_field(image, vessel, name, grid).array / np.float32(spacing)
         skeleton = np.argwhere(thin(field <= 0, field)).astype(np.int32)
         _save_folder(
             target,
@@ -103,10 +104,9 @@ def _prepare_quietly(folder: Path, name: str, load: Callable, settings: Preproce
     prepare(folder, name, partial(load, name), settings, reach)
 
 
-def _working_field(image: Volume, vessel: np.ndarray | Volume, name: str, spacing: float) -> Volume:
+def _working_field(image: Volume, vessel: np.ndarray | Volume, name: str, grid: Volume) -> Volume:
     check_image(image, name)
     if isinstance(vessel, Volume):
-        check_same_grid(image, vessel, (f"the image of {name}", "its distance field"))
         field = vessel
     else:
         if not vessel.any():
@@ -114,7 +114,7 @@ def _working_field(image: Volume, vessel: np.ndarray | Volume, name: str, spacin
         if vessel.all():
             raise InputError(f"The label of {name} is vessel everywhere; leave the case out or check the vessel ids.")
         field = image.with_array(signed_distance(vessel, image.spacing))
-    return isotropic(field, spacing)
+    return resample(field, grid.shape, grid.affine)
 
 
 def _save_folder(target: Path, **arrays: np.ndarray) -> None:

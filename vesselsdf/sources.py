@@ -19,6 +19,8 @@ MODALITIES = ("ct", "mr", "microscopy")
 # Voxel edge of synthetic cases, mm: near that of CT and MR angiograms. The network works in voxels, so nothing hangs
 # on it.
 SYNTHETIC_SPACING = 0.5
+# Layers of one slice of a synthetic image: half of them are isotropic.
+SYNTHETIC_SLICES = (1, 1, 1, 2, 3, 5)
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,13 @@ def _synthetic_source(data: DataSettings, seed: int) -> Source:
 
 def _grow_case(data: DataSettings, seed: int, name: str) -> LabelledCase:
     index = int(name.removeprefix("tree_"))
+    number = seed * 1_000_003 + index
     case = synthetic_case(
-        seed=seed * 1_000_003 + index,
+        seed=number,
         shape=(data.synthetic_size,) * 3,
         spacing=(SYNTHETIC_SPACING,) * 3,
         modality=MODALITIES[index % len(MODALITIES)] if data.modality == "mixed" else data.modality,
+        slices=int(np.random.default_rng([number, 2]).choice(SYNTHETIC_SLICES)),
     )
     return LabelledCase(name, case.image, case.sdf, case.graph)
 

@@ -81,7 +81,7 @@ def fit(
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_norm)
             _require_finite(losses["total"], norm, step, folder)
             optimizer.step()
-            _update_average(average, network.state_dict(), settings.average, step)
+            update_average(average, network.state_dict(), settings.average, step)
 
             done = step + 1
             figures = {f"loss/{key}": value.item() for key, value in losses.items()}
@@ -143,8 +143,11 @@ def _require_finite(loss: Tensor, norm: Tensor, step: int, folder: Path) -> None
 
 
 @torch.no_grad()
-def _update_average(average: dict[str, Tensor], weights: dict[str, Tensor], decay: float, step: int) -> None:
-    # The ramp lets the average forget the random start (as in TensorFlow's ExponentialMovingAverage).
+def update_average(average: dict[str, Tensor], weights: dict[str, Tensor], decay: float, step: int) -> None:
+    """Move the average of the weights towards them, in place, by `1 - decay`.
+
+    The ramp lets it forget the random start (as in TensorFlow's ExponentialMovingAverage).
+    """
     decay = min(decay, (1 + step) / (10 + step))
     for key, value in weights.items():
         if value.is_floating_point():

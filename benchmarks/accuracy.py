@@ -1,0 +1,158 @@
+"""The fair table: the bounded multi-resolution network beside what people use, at equal cost, on the same cases.
+
+    python benchmarks/accuracy.py [--rows nnunet ours ...] [--seeds 0 1 2] [--seconds 1200 | --steps 550]
+        [--results benchmarks/accuracy.json] [--folder cases] [--table]
+
+Every row (accuracy_rows.py) is trained from scratch on the same synthetic trees with the same draws of patches, by the
+same loop: AdamW, warm-up and cosine decay, clipped gradients, averaged weights. `--seconds` are CPU seconds of the
+training itself (drawing of patches left out), `--steps` optimisation steps; the default, 1200 s, is ten minutes on two
+cores. Then it segments the test cases (accuracy_cases.py): held-out synthetic trees, and simulated scans of cerebral
+and pulmonary arteries and of the circle of Willis, with isotropic voxels and with slices 3 and 5 times as thick. No row
+is post-processed; a second table keeps the largest component of every row. The threshold is the row's usual one (0.5,
+or distance zero); the curve over thresholds is in the results.
+
+What was finished is kept in the results file (row, seed, budget, settings) and is not run again; `--table` runs
+nothing. Rows run one after the other, each in a process of its own; the number of threads is torch's.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from accuracy_tables import tables
+
+RATE, DECAY, CLIP, AVERAGE = 3e-3, 1e-2, 1.0, 0.99
+BATCH = 2
+TITLES = ("nnunet", "cldice", "recall", "single", "ours")
+
+
+def train(row, cases, seed: int, budget: dict) -> tuple:
+    """The trained network, and what training took."""
+    import torch
+    from accuracy_rows import PATCH
+
+    from vesselsdf.sampling import draw
+    from vesselsdf.training import learning_rate, update_average
+
+    torch.manual_seed(seed)
+    network = row.build()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY, betas=(0.9, 0.99))
+    average = {key: value.clone() for key, value in network.state_dict().items()}
+    spent, step, share, losses = 0.0, 0, 0.0, []
+    while share < 1:
+        batch = draw(cases, PATCH, BATCH, seed, step)
+        start = time.process_time()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(round(1000 * share), 1000, RATE)
+        network.train()
+        loss = row.loss(network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+        optimizer.step()
+        update_average(average, network.state_dict(), AVERAGE, step)
+        step, spent = step + 1, spent + time.process_time() - start
+        losses.append(loss.item())
+        share = step / budget["steps"] if "steps" in budget else spent / budget["seconds"]
+        if step % 50 == 0:
+            print(f"  step {step}, {spent:.0f} s, loss {np.mean(losses[-50:]):.3f}", file=sys.stderr, flush=True)
+    network.load_state_dict(average)
+    facts = {
+        "steps": step,
+        "train_seconds": spent,
+        "voxels_per_second": step * BATCH * PATCH**3 / spent,
+        "parameters": sum(part.numel() for part in network.parameters()),
+        "loss": float(np.mean(losses[-50:])),
+        "threads": torch.get_num_threads(),
+    }
+    return network.eval(), facts
+
+
+def one(name: str, seed: int, budget: dict, folder: Path) -> dict:
+    """Train and score one row; in a process of its own."""
+    import torch
+    from accuracy_cases import test_cases, training_cases
+    from accuracy_rows import rows
+    from accuracy_scores import largest_component, quick_score, score
+
+    row = rows()[name]
+    cases, _ = training_cases(folder / "training")
+    network, facts = train(row, cases, seed, budget)
+    results, seconds, voxels = [], 0.0, 0
+    for case in test_cases(folder / "test"):
+        start = time.process_time()
+        with torch.inference_mode():
+            found = row.predict(network, case.image)
+        seconds, voxels = seconds + time.process_time() - start, voxels + case.image.size
+        mask = found <= row.usual
+        results.append(
+            {
+                "case": case.name,
+                "group": case.group,
+                "slices": case.slices,
+                "as it is": score(mask, case),
+                "largest component": score(largest_component(mask), case),
+                "curve": {str(t): quick_score(found <= t, case) for t in row.thresholds},
+            }
+        )
+        print(f"  {case.name}: Dice {results[-1]['as it is']['dice']:.3f}", file=sys.stderr, flush=True)
+    facts["infer_voxels_per_second"] = voxels / seconds
+    return {**facts, "title": row.title, "cases": results}
+
+
+def key_of(name: str, seed: int, budget: dict) -> str:
+    """Under which a result is kept: the row with all that its network and loss depend on, the seed and the budget."""
+    from accuracy_rows import PATCH, rows
+
+    settings = {"patch": PATCH, "batch": BATCH, "rate": RATE} | rows()[name].settings
+    return json.dumps([name, seed, budget, settings], sort_keys=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", nargs="+", default=TITLES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seconds", type=float, default=1200.0, help="CPU seconds of training")
+    parser.add_argument("--steps", type=int, help="optimisation steps instead of seconds")
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vesselsdf_accuracy")
+    parser.add_argument("--table", action="store_true", help="print what is known, run nothing")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    from vesselsdf.files import write_json
+
+    given = arguments()
+    budget = {"steps": given.steps} if given.steps else {"seconds": given.seconds}
+    if given.one:
+        print(json.dumps(one(given.one[0], int(given.one[1]), budget, given.folder)))
+        return 0
+    known = json.loads(given.results.read_text()) if given.results.exists() else {}
+    for seed in () if given.table else given.seeds:
+        for name in given.rows:
+            key = key_of(name, seed, budget)
+            if key in known:
+                continue
+            print(f"{name}, seed {seed}, {budget}", file=sys.stderr, flush=True)
+            command = [sys.executable, __file__, *sys.argv[1:], "--one", name, str(seed)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                return 1
+            known = json.loads(given.results.read_text()) if given.results.exists() else {}
+            known[key] = json.loads(done.stdout.strip().splitlines()[-1])
+            write_json(given.results, known)
+    print(
+        tables([known[key] for key in (key_of(n, s, budget) for n in given.rows for s in given.seeds) if key in known])
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""The rows of `accuracy.py`: networks, their losses, and how each makes a distance or a probability of an image.
+
+Rows 1 to 4 share a U-Net as nnU-Net configures it (MONAI's DynUNet: two 3x3x3 convolutions a stage, strided
+downsampling, instance norm, leaky ReLU), trained with deep supervision where nnU-Net has it, and are evaluated in
+windows of the patch's size that overlap by half, blended by a Gaussian. The last ones are ours, whole and with one
+thing left out. All have about the same number of parameters.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vesselsdf.config import LossSettings, NetworkSettings
+from vesselsdf.losses import adaptive_gaussian_loss, distance_loss, eikonal_loss, total_loss
+from vesselsdf.sampling import Batch
+from vesselsdf.scales import pyramid
+
+FILTERS = (16, 32, 64, 96)
+PATCH = 64
+SUPERVISION = (4 / 7, 2 / 7, 1 / 7)
+"""Weights of the outputs of a U-Net, finest first: halved with each level, as nnU-Net does."""
+TUBE = 2
+"""Voxels by which skeleton recall thickens the true skeleton (Kirchhoff et al. 2024, section 3.1)."""
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+Predict = Callable[[nn.Module, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `predict` gives voxels of distance, or one minus the probability; vessel is at or below.
+
+    `usual`: the threshold that its authors use; `thresholds`: those of the curve.
+    """
+
+    title: str
+    build: Callable[[], nn.Module]
+    loss: Loss
+    predict: Predict
+    usual: float
+    thresholds: tuple[float, ...]
+    settings: dict = field(default_factory=dict)
+
+
+def unet(supervised: bool) -> nn.Module:
+    """MONAI's DynUNet with one output per voxel."""
+    from monai.networks.nets import DynUNet
+
+    stages = len(FILTERS)
+    return DynUNet(
+        spatial_dims=3,
+        in_channels=1,
+        out_channels=1,
+        kernel_size=[3] * stages,
+        strides=[1] + [2] * (stages - 1),
+        upsample_kernel_size=[2] * (stages - 1),
+        filters=FILTERS,
+        norm_name=("INSTANCE", {"affine": True}),
+        deep_supervision=supervised,
+        deep_supr_num=len(SUPERVISION) - 1,
+    )
+
+
+def dice_and_entropy(logits: Tensor, truth: Tensor) -> Tensor:
+    """nnU-Net's loss: soft Dice over the batch, and cross entropy."""
+    share = torch.sigmoid(logits)
+    dice = (2 * (share * truth).sum() + 1e-5) / (share.sum() + truth.sum() + 1e-5)
+    return 1 - dice + F.binary_cross_entropy_with_logits(logits, truth)
+
+
+def cldice_term(logits: Tensor, truth: Tensor, skeleton: Tensor) -> Tensor:
+    """Soft clDice with iterated pooling (Shit et al. 2021), as MONAI has it."""
+    from monai.losses import SoftclDiceLoss
+
+    share = torch.sigmoid(logits)
+    # Its first channel is taken for background.
+    pair = [torch.cat([1 - part, part], dim=1) for part in (truth, share)]
+    return SoftclDiceLoss(iter_=3)(*pair)
+
+
+def skeleton_recall_term(logits: Tensor, truth: Tensor, skeleton: Tensor) -> Tensor:
+    """Share of the thickened true skeleton that is missed (Kirchhoff et al. 2024, eq. 2)."""
+    tube = F.max_pool3d(skeleton, 2 * TUBE + 1, stride=1, padding=TUBE) * truth
+    return 1 - (torch.sigmoid(logits) * tube).sum() / tube.sum().clamp(min=1e-5)
+
+
+def mask_loss(extra: Callable[[Tensor, Tensor, Tensor], Tensor] | None) -> Loss:
+    """Deep supervision of `dice_and_entropy`, and another term on the finest output."""
+
+    def loss(network: nn.Module, batch: Batch) -> Tensor:
+        outputs = network(torch.from_numpy(batch.image)).unbind(1)
+        truth = torch.from_numpy((batch.sdf <= 0).astype(np.float32))
+        total = sum(
+            weight * dice_and_entropy(output, truth) for weight, output in zip(SUPERVISION, outputs, strict=True)
+        )
+        if extra is not None:
+            total = total + extra(outputs[0], truth, torch.from_numpy(batch.skeleton))
+        return total
+
+    return loss
+
+
+def single_distance_loss(network: nn.Module, batch: Batch) -> Tensor:
+    """VesselSDF (2025): distance regression, Eikonal term, adaptive Gaussian regulariser, at one resolution."""
+    found, truth = network(torch.from_numpy(batch.image)), torch.from_numpy(batch.sdf)
+    weights = LossSettings()
+    return (
+        distance_loss(found, truth, 1.0)
+        + weights.eikonal * eikonal_loss(found, truth)
+        + weights.gaussian * adaptive_gaussian_loss(found)
+    )
+
+
+def in_windows(network: nn.Module, image: np.ndarray) -> Tensor:
+    """The network's output by overlapping windows."""
+    from monai.inferers import sliding_window_inference
+
+    volume = torch.from_numpy(image)[None, None]
+    return sliding_window_inference(volume, PATCH, 2, network, overlap=0.5, mode="gaussian")[0, 0]
+
+
+def absence(network: nn.Module, image: np.ndarray) -> np.ndarray:
+    """One minus the probability."""
+    return 1 - torch.sigmoid(in_windows(network, image)).numpy()
+
+
+def distance(network: nn.Module, image: np.ndarray) -> np.ndarray:
+    """Distance in voxels."""
+    return in_windows(network, image).numpy()
+
+
+PROBABILITIES = {"usual": 0.5, "thresholds": (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)}
+DISTANCES = {"usual": 0.0, "thresholds": (-0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8)}
+
+
+def ours(title: str, network: dict | None = None, loss: dict | None = None) -> Row:
+    """The bounded multi-resolution network with some settings changed."""
+    from vesselsdf.checkpoint import build_network
+
+    shape, weights = NetworkSettings(**(network or {})), LossSettings(**(loss or {}))
+
+    def losses(net: nn.Module, batch: Batch) -> Tensor:
+        fields = net(torch.from_numpy(batch.image))
+        levels = [pyramid(sdf[0], shape.levels, shape.operator) for sdf in batch.sdf]
+        targets = [torch.from_numpy(np.stack(level)[:, None]) for level in zip(*levels, strict=True)]
+        return total_loss(fields, targets, torch.from_numpy(batch.skeleton), weights)["total"]
+
+    def predict(net: nn.Module, image: np.ndarray) -> np.ndarray:
+        return net(torch.from_numpy(image)[None, None])[0][0, 0].numpy()
+
+    settings = {"network": shape.model_dump(), "loss": weights.model_dump()}
+    return Row(title, lambda: build_network(shape), losses, predict, **DISTANCES, settings=settings)
+
+
+def rows() -> dict[str, Row]:
+    """All rows by their short names."""
+
+    def masks(title: str, extra: Callable | None = None) -> Row:
+        settings = {"filters": FILTERS}
+        return Row(title, lambda: unet(True), mask_loss(extra), absence, **PROBABILITIES, settings=settings)
+
+    return {
+        "nnunet": masks("1 DynUNet as nnU-Net, Dice + CE"),
+        "cldice": masks("2 the same + soft clDice", cldice_term),
+        "recall": masks("3 the same + skeleton recall", skeleton_recall_term),
+        "single": Row(
+            "4 single-resolution SDF U-Net", lambda: unet(False), single_distance_loss, distance, **DISTANCES
+        ),
+        "ours": ours("5 ours"),
+    }
