@@ -77,12 +77,29 @@ def test_centreline_sees_an_invented_vessel():
     assert gap > 0.1
 
 
+@pytest.mark.parametrize("radius", [0.6, 1.0, 3.0])
+def test_the_true_centreline_is_within_reach_of_the_truth_and_not_of_a_field_that_misses_it(radius):
+    levels = [torch.from_numpy(level)[None, None] for level in pyramid(tube(radius=radius)[0, 0].numpy(), 4)]
+    for level in (1, 2, 3):
+        h, line = 2.0**level, losses.on_level(skeleton(), level - 1)
+        truth = levels[level] / h
+        assert losses.reach_loss(truth, truth, line) == 0
+        assert losses.reach_loss(truth - 1, truth, line) == 0
+        missed = losses.reach_loss(torch.full_like(truth, 1.5), truth, line)
+        assert 0.6 < missed <= 1.0  # 1.5 less one half, or less the truth where that is more
+        cut = truth.clone()
+        cut[..., : cut.shape[-1] // 2] += 3
+        assert 0.3 * missed < losses.reach_loss(cut, truth, line) < 2.0
+
+
 def test_the_total_is_the_sum_of_its_terms_and_weights_switch_them_off():
     fields = [torch.from_numpy(level)[None, None] for level in pyramid(tube()[0, 0].numpy(), 3)]
     shifted = [field + 0.5 for field in fields]
     terms = losses.total_loss(shifted, fields, skeleton(), LossSettings())
     assert float(terms["total"]) == pytest.approx(sum(float(v) for k, v in terms.items() if k != "total"), rel=1e-5)
-    bare = losses.total_loss(shifted, fields, skeleton(), LossSettings(eikonal=0, gaussian=0, centreline=0, overlap=0))
+    bare = losses.total_loss(
+        shifted, fields, skeleton(), LossSettings(eikonal=0, gaussian=0, centreline=0, overlap=0, reach=0)
+    )
     assert set(bare) == {"total", "distance_0", "distance_1", "distance_2"}
 
 
@@ -94,6 +111,7 @@ def test_every_term_passes_gradients():
         losses.adaptive_gaussian_loss(field),
         losses.overlap_loss(field, tube()),
         losses.centreline_loss(field, tube(), skeleton()),
+        losses.reach_loss(field[..., ::2, ::2, ::2] + 2, tube()[..., ::2, ::2, ::2], skeleton()),
     ):
         (slope,) = torch.autograd.grad(loss, field, retain_graph=True)
         assert torch.isfinite(slope).all()

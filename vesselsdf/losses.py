@@ -10,6 +10,7 @@ from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
 
+from vesselsdf.network import VesselNet
 from vesselsdf.topology.repair import critical_sites
 
 BAND = 3.0
@@ -23,6 +24,9 @@ SOFTNESS = 0.5
 # Largest grid on which the topological loss acts, voxels: its cost grows with the level, and the bound on refinement
 # carries the coarse levels' topology down.
 TOPOLOGY_VOXELS = 32**3
+
+WITHIN_REACH = 0.5
+"""Of the coarse spacing: well within what a refinement can move (0.8 to 0.9), so that errors are forgiven."""
 
 COARSE_WALL = 0.5
 """Where the topological loss puts the wall, in units of the level's spacing outside the zero set.
@@ -119,6 +123,22 @@ def centreline_loss(field: Tensor, target: Tensor, skeleton: Tensor) -> Tensor:
     return 1 - (2 * precision * sensitivity / (precision + sensitivity)).mean()
 
 
+def reach_loss(coarse: Tensor, target: Tensor, skeleton: Tensor) -> Tensor:
+    """How far the true centreline lies out of reach of the next refinement, in units of the coarse spacing; 0 to 2.
+
+    `coarse`, `target`: a field and the truth of one level, (B, 1, x, y, z), in units of that level's spacing;
+    `skeleton`: (B, 1, X, Y, Z) the true skeleton on the next finer grid. Refinement is bounded: a vessel where the
+    prolonged coarse field exceeds the bound is lost for good. Distance losses do not see that coming: a thin vessel has
+    few voxels on a coarse level, and where it is faint the best guess of its distance is "far". So every voxel of the
+    skeleton, whatever the width of its vessel, asks for a prolonged field of at most `WITHIN_REACH`, or the truth's own
+    if that is more, which the truth itself always fulfils.
+    """
+    shape = skeleton.shape[2:]
+    base, truth = VesselNet.prolonged(coarse, shape), VesselNet.prolonged(target, shape)
+    beyond = (base - truth.clamp(min=WITHIN_REACH)).clamp(0, 2)
+    return (beyond * skeleton).sum() / skeleton.sum().clamp(min=1.0)
+
+
 def topological_loss(field: Tensor, target: Tensor, h: float, wall: float = COARSE_WALL) -> Tensor:
     """Huber loss of the distance in units of `h` at the voxels on which the topology hinges, per voxel of the level.
 
@@ -139,6 +159,11 @@ def topological_loss(field: Tensor, target: Tensor, h: float, wall: float = COAR
     return (error * torch.from_numpy(critical).to(field.device)).mean()
 
 
+def on_level(skeleton: Tensor, level: int) -> Tensor:
+    """The voxels of a level in which a skeleton of level 0 has a voxel."""
+    return skeleton if level == 0 else F.max_pool3d(skeleton, 2**level, ceil_mode=True)
+
+
 def total_loss(fields: list[Tensor], targets: list[Tensor], skeleton: Tensor, weights) -> dict[str, Tensor]:
     """All terms and their weighted sum under the key `total`.
 
@@ -154,6 +179,10 @@ def total_loss(fields: list[Tensor], targets: list[Tensor], skeleton: Tensor, we
         for level, (field, target) in enumerate(zip(fields, targets, strict=True)):
             if level > 0 and field[0].numel() <= TOPOLOGY_VOXELS:
                 terms[f"topology_{level}"] = weights.topology * topological_loss(field, target, 2.0**level)
+    if weights.reach:
+        for level in range(1, len(fields)):
+            h, line = 2.0**level, on_level(skeleton, level - 1)
+            terms[f"reach_{level}"] = weights.reach * reach_loss(fields[level] / h, targets[level] / h, line)
     if weights.eikonal:
         terms["eikonal"] = weights.eikonal * eikonal_loss(finest, truth)
     if weights.gaussian:
