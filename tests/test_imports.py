@@ -18,7 +18,7 @@ ORDER = """
     topology.betti
     synthesis
     config preprocessing
-    network
+    processes network
     topology
     losses
     roots rooted branch_shape murray anatomy branch_table
@@ -142,5 +142,5 @@ def test_torch_is_imported_at_the_top_only_where_networks_live(name):
     tops = [node for node in ast.parse(MODULES[name].read_text(encoding="utf-8")).body]
     imported = {alias.name.split(".")[0] for node in tops if isinstance(node, ast.Import) for alias in node.names}
     imported |= {(node.module or "").split(".")[0] for node in tops if isinstance(node, ast.ImportFrom)}
-    allowed = {"network", "losses", "training", "inference", "checkpoint", "sampling", "doctor"}
+    allowed = {"network", "losses", "training", "inference", "checkpoint", "sampling", "doctor", "processes"}
     assert not imported & heavy or name in allowed, f"{MODULES[name]} imports {imported & heavy} at its top"

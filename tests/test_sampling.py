@@ -1,4 +1,4 @@
-"""Patches: a pure function of seed, step and rank."""
+"""Patches: a pure function of seed, step and number."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_draws_depend_on_nothing_but_their_numbers(case):
     first, again = draw([case], 24, 3, seed=5, step=7), draw([case], 24, 3, seed=5, step=7)
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.sdf, again.sdf)
-    for other in ({"seed": 6, "step": 7}, {"seed": 5, "step": 8}, {"seed": 5, "step": 7, "rank": 1}):
+    for other in ({"seed": 6, "step": 7}, {"seed": 5, "step": 8}, {"seed": 5, "step": 7, "first": 3}):
         assert not np.array_equal(first.image, draw([case], 24, 3, **other).image)
 
 

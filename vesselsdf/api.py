@@ -215,27 +215,52 @@ def train(config: RunConfig | None = None, output: str | Path | None = None) -> 
     """
     config = config or RunConfig()
     folder = Path(output) if output else RUNS / run_name(config)
+    from vesselsdf import processes
     from vesselsdf.training import fit
 
+    processes.join()
+    try:
+        network, settings, held_out = _fitted(config, folder, fit)
+        if processes.rank() == 0:
+            _finish(config, folder, network, settings, held_out)
+    finally:
+        processes.leave()
+    return folder
+
+
+def _fitted(config: RunConfig, folder: Path, fit: Any) -> tuple[VesselNet, Preprocessing, list[LabelledCase]]:
+    """Cases prepared (by the first process alone) and the network trained."""
+    from vesselsdf import processes
+
+    first = processes.rank() == 0
     source = open_source(config.data, config.training.seed)
     settings = Preprocessing(spacing=config.data.spacing, window=source.window)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_partial(folder)
-    claim_folder(folder, config)
     # Beyond this nothing is learned about the distance: the band of the coarsest level.
     reach = 3.0 * 2 ** (config.network.levels - 1)
+    held_out: list[LabelledCase] = []
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder)
+        claim_folder(folder, config)
+        prepare_all(folder / "cases", source.training, partial(_pair, source), settings, reach)
+        held_out = [source.load(name) for name in track(source.validation, "load validation", unit="case")]
+    processes.wait()
     training = prepare_all(folder / "cases", source.training, partial(_pair, source), settings, reach)
-    held_out = [source.load(name) for name in track(source.validation, "load validation", unit="case")]
 
     def validate(network: VesselNet) -> dict[str, float]:
         return quick_figures(Model(network, config, settings), held_out)
 
-    network = fit(config, training, folder, settings, validate)
+    return fit(config, training, folder, settings, validate), settings, held_out
+
+
+def _finish(
+    config: RunConfig, folder: Path, network: VesselNet, settings: Preprocessing, held_out: Sequence[LabelledCase]
+) -> None:
+    """Choose the threshold on the held-out cases and write the model."""
     threshold, curve = choose_threshold(Model(network, config, settings), held_out)
     write_json(folder / "threshold.json", {"threshold_voxels": threshold, "curve": curve})
     settings = settings.model_copy(update={"threshold": threshold})
     save_model(folder / "model.safetensors", network.state_dict(), config, settings, config.training.steps)
-    return folder
 
 
 def _pair(source: Source, name: str) -> tuple[Volume, np.ndarray | Volume]:

@@ -10,6 +10,7 @@ from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
 
+from vesselsdf import processes
 from vesselsdf.network import VesselNet
 from vesselsdf.topology.repair import critical_sites
 
@@ -38,6 +39,11 @@ there, and falls to pieces. Half a spacing farther out it is whole again, and st
 """
 
 
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """`part / whole` with the whole of all processes, such that the mean over processes is the ratio of the sums."""
+    return part * processes.size() / processes.total(whole.detach()).clamp(min=1.0)
+
+
 def distance_loss(field: Tensor, target: Tensor, h: float) -> Tensor:
     """Huber loss of the distance in units of `h`, averaged over the band and every voxel on the wrong side of it.
 
@@ -46,7 +52,7 @@ def distance_loss(field: Tensor, target: Tensor, h: float) -> Tensor:
     field, target = (field / h).clamp(-BAND, BAND), (target / h).clamp(-BAND, BAND)
     near = ((field != target) | (target.abs() < BAND)).float()
     error = F.smooth_l1_loss(field, target, beta=0.25, reduction="none")
-    return (error * near).sum() / near.sum().clamp(min=1.0)
+    return _share((error * near).sum(), near.sum())
 
 
 def gradient(field: Tensor) -> Tensor:
@@ -74,7 +80,7 @@ def eikonal_loss(field: Tensor, target: Tensor) -> Tensor:
     inner = target[..., 1:-1, 1:-1, 1:-1].abs()
     near = ((inner > 0.5) & (inner < 2.0)).float()
     norm = (gradient(field).square().sum(1, keepdim=True) + 1e-6).sqrt()
-    return ((norm - 1).square() * near).sum() / near.sum().clamp(min=1.0)
+    return _share(((norm - 1).square() * near).sum(), near.sum())
 
 
 def adaptive_gaussian_loss(field: Tensor, width: float = 1.5) -> Tensor:
@@ -136,7 +142,7 @@ def reach_loss(coarse: Tensor, target: Tensor, skeleton: Tensor) -> Tensor:
     shape = skeleton.shape[2:]
     base, truth = VesselNet.prolonged(coarse, shape), VesselNet.prolonged(target, shape)
     beyond = (base - truth.clamp(min=WITHIN_REACH)).clamp(0, 2)
-    return (beyond * skeleton).sum() / skeleton.sum().clamp(min=1.0)
+    return _share((beyond * skeleton).sum(), skeleton.sum())
 
 
 def topological_loss(field: Tensor, target: Tensor, h: float, wall: float = COARSE_WALL) -> Tensor:

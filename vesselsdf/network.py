@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vesselsdf import processes
 from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
 
 # Where more than this share of the voxels is active, the dense convolution is the faster of the two (measured on a CPU
@@ -125,7 +126,8 @@ class VesselNet(nn.Module):
         share = self.activity(level, base.detach())
         sites = Sites.where(share[:, 0] > 0)
         channels = self.refined_channels[level] if level else 0  # nothing is refined from level 0, so nothing is kept
-        if len(sites) == 0:
+        # While several processes train, all of them must come to the same sums, so no one returns alone.
+        if (_count(sites.flat) if self.training else len(sites)) == 0:
             return base, stem.new_zeros(len(stem), channels, *stem.shape[2:])
         h = 2.0 ** (level + 1)
         share, here = sites.gather(share), sites.gather(base) / h
@@ -274,13 +276,29 @@ class _SiteConvolution(nn.Module):
         return sites.gather(F.conv3d(sites.scatter(rows), kernel, padding=1))
 
 
+class _DenseNorm(nn.BatchNorm3d):
+    """Batch normalisation over all voxels of the batches of all processes."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training and processes.size() > 1:
+            return processes.batch_norm(self, features)
+        return super().forward(features)
+
+
 class _SiteNorm(nn.BatchNorm1d):
     """Batch normalisation over active voxels; too few of them to measure a variance use the running statistics."""
 
     def forward(self, rows: Tensor) -> Tensor:
-        if self.training and len(rows) < 32:
+        if not self.training:
+            return super().forward(rows)
+        if _count(rows) < 32:
             return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(rows)
+        return super().forward(rows) if processes.size() == 1 else processes.batch_norm(self, rows)
+
+
+def _count(rows: Tensor) -> int:
+    """Number of rows in all processes."""
+    return int(processes.total(torch.tensor(len(rows), device=rows.device)))
 
 
 class _Refinement(nn.Module):
@@ -310,7 +328,7 @@ def _entry(channels: int, outputs: int) -> nn.Sequential:
 
 
 def _unit(channels: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv3d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
+    return [nn.Conv3d(channels, outputs, 3, padding=1, bias=False), _DenseNorm(outputs), nn.ReLU(inplace=True)]
 
 
 class _StemLevel(nn.Module):
@@ -319,7 +337,7 @@ class _StemLevel(nn.Module):
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         self.halve = nn.Conv3d(channels, outputs, 2, stride=2, bias=False)
-        self.norm = nn.BatchNorm3d(outputs)
+        self.norm = _DenseNorm(outputs)
         self.look = _Residual(outputs, 1)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -333,8 +351,8 @@ class _Residual(nn.Module):
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _wide(channels, dilation), nn.BatchNorm3d(channels), nn.ReLU(inplace=True),
-            _wide(channels, dilation), nn.BatchNorm3d(channels),
+            _wide(channels, dilation), _DenseNorm(channels), nn.ReLU(inplace=True),
+            _wide(channels, dilation), _DenseNorm(channels),
         )  # fmt: skip
 
     def forward(self, features: Tensor) -> Tensor:

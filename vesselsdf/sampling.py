@@ -1,4 +1,4 @@
-"""Training patches: cases prepared once on disk, patches drawn as a pure function of (seed, step, rank).
+"""Training patches: cases prepared once on disk, each patch a pure function of (seed, step, number).
 
 Strategy. Preparing a case (working grid, distance field, skeleton) costs seconds, drawing a patch from it must cost
 milliseconds: so prepared cases lie as `.npy` files that are memory-mapped, and a run that is resumed finds them
@@ -129,10 +129,12 @@ def _save_folder(target: Path, **arrays: np.ndarray) -> None:
         raise
 
 
-def draw(cases: Sequence[PreparedCase], size: int, batch: int, seed: int, step: int, rank: int = 0) -> Batch:
-    """`batch` augmented patches of edge `size`, a pure function of its arguments."""
-    generator = np.random.default_rng([seed, step, rank])
-    patches = [_draw_one(cases[int(generator.integers(len(cases)))], size, generator) for _ in range(batch)]
+def draw(cases: Sequence[PreparedCase], size: int, batch: int, seed: int, step: int, first: int = 0) -> Batch:
+    """Patches `first` to `first + batch` of a step, augmented, of edge `size`: a pure function of its arguments."""
+    patches = []
+    for number in range(first, first + batch):
+        generator = np.random.default_rng([seed, step, number])
+        patches.append(_draw_one(cases[int(generator.integers(len(cases)))], size, generator))
     image, sdf, skeleton = (np.stack(part)[:, None] for part in zip(*patches, strict=True))
     return Batch(image, sdf, skeleton)
 

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vesselsdf import processes
 from vesselsdf.checkpoint import build_network, load_state, save_model, save_state
 from vesselsdf.config import RunConfig
-from vesselsdf.errors import RunError
+from vesselsdf.errors import InputError, RunError
 from vesselsdf.files import write_text
 from vesselsdf.losses import total_loss
 from vesselsdf.network import VesselNet
@@ -46,11 +47,15 @@ def fit(
 ) -> VesselNet:
     """Train on `cases`, resuming from `folder` if it holds a checkpoint; returns the network with averaged weights.
 
+    If `torchrun` started several processes (`vesselsdf.processes`), they share the patches of every step; the first one
+    writes, validates and shows its progress.
+
     Writes `state.safetensors` (to resume), `model.safetensors` (to reconstruct), `metrics.jsonl` and TensorBoard
     events to `folder`. `validate` is called with the averaged network every `validate_every` steps and its figures
     are logged.
     """
-    settings = config.training
+    settings, first = config.training, processes.rank() == 0
+    share = _share_of(settings.batch)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(settings.seed)
@@ -60,15 +65,16 @@ def fit(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
     )
     start = _resume(folder / "state.safetensors", network, average, optimizer)
-    journal = Journal(folder, start)
+    journal = Journal(folder, start) if first else None
 
     with ThreadPoolExecutor(1) as ahead:
 
         def patches(step: int):
-            return ahead.submit(draw, cases, settings.patch, settings.batch, settings.seed, step)
+            return ahead.submit(draw, cases, settings.patch, len(share), settings.seed, step, share.start)
 
         upcoming = patches(start)
-        bar = track(range(start, settings.steps), "train", settings.steps, "step", initial=start)
+        steps = range(start, settings.steps)
+        bar = track(steps, "train", settings.steps, "step", initial=start) if first else steps
         for step in bar:
             batch = upcoming.result()
             upcoming = patches(step + 1)
@@ -78,21 +84,27 @@ def fit(
             losses = _loss(network, batch, config, device)
             optimizer.zero_grad(set_to_none=False)
             losses["total"].backward()
+            processes.average_gradients(network)
+            losses = processes.mean(losses)
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_norm)
             _require_finite(losses["total"], norm, step, folder)
             optimizer.step()
             update_average(average, network.state_dict(), settings.average, step)
 
             done = step + 1
+            if journal is None:
+                continue
             figures = {f"loss/{key}": value.item() for key, value in losses.items()}
             journal.write(done, figures | {"rate": optimizer.param_groups[0]["lr"]})
-            bar.set_postfix(loss=f"{figures['loss/total']:.3f}")
+            bar.set_postfix(loss=f"{figures['loss/total']:.3f}")  # type: ignore[union-attr]
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 save_model(folder / "model.safetensors", average, config, preprocessing, done)
                 save_state(folder / "state.safetensors", done, network.state_dict(), average, optimizer)
             if validate and (done % settings.validate_every == 0 and done != settings.steps):
                 journal.write(done, validate(_averaged(config, average, device)))
-    journal.close()
+    if journal is not None:
+        journal.close()
+    processes.wait()
     return _averaged(config, average, device)
 
 
@@ -103,6 +115,15 @@ def learning_rate(step: int, steps: int, highest: float) -> float:
         return highest * (step + 1) / warm
     progress = (step - warm) / max(1, steps - warm)
     return highest * (FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def _share_of(batch: int) -> range:
+    """The patches of every batch that fall to this process."""
+    number = processes.size()
+    if batch % number:
+        raise InputError(f"training.batch = {batch} cannot be shared by {number} processes; make it a multiple.")
+    each = batch // number
+    return range(processes.rank() * each, (processes.rank() + 1) * each)
 
 
 def _loss(network: VesselNet, batch: Batch, config: RunConfig, device: torch.device) -> dict[str, Tensor]:
