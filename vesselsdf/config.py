@@ -74,7 +74,7 @@ class LossSettings(Settings):
     """Soft clDice on the zero set."""
     overlap: Weight = 0.5
     """Soft Dice on the zero set."""
-    reach: Weight = 0.5
+    reach: Weight = 1.5
     """Every piece of the true centreline within reach of refinement, on every coarse level."""
     topology: Weight = 0.0
     """For how many voxels one counts on which coarse topology hinges. Try 20; held-out gains were within the noise."""
