@@ -19,7 +19,7 @@ from vesselsdf.losses import adaptive_gaussian_loss, distance_loss, eikonal_loss
 from vesselsdf.sampling import Batch
 from vesselsdf.scales import pyramid
 
-FILTERS = (16, 32, 64, 96)
+FILTERS = (16, 32, 48, 72)
 PATCH = 64
 SUPERVISION = (4 / 7, 2 / 7, 1 / 7)
 """Weights of the outputs of a U-Net, finest first: halved with each level, as nnU-Net does."""
@@ -137,8 +137,16 @@ PROBABILITIES = {"usual": 0.5, "thresholds": (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.
 DISTANCES = {"usual": 0.0, "thresholds": (-0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8)}
 
 
-def ours(title: str, network: dict | None = None, loss: dict | None = None) -> Row:
-    """The bounded multi-resolution network with some settings changed."""
+def unbounded(network: nn.Module) -> nn.Module:
+    """Our network with corrections as large as it likes."""
+    network.limited = lambda raw: raw
+    return network
+
+
+def ours(
+    title: str, network: dict | None = None, loss: dict | None = None, bound: bool = True, coarse: bool = True
+) -> Row:
+    """The bounded multi-resolution network with settings changed; `coarse`: distances are learned on all levels."""
     from vesselsdf.checkpoint import build_network
 
     shape, weights = NetworkSettings(**(network or {})), LossSettings(**(loss or {}))
@@ -147,13 +155,19 @@ def ours(title: str, network: dict | None = None, loss: dict | None = None) -> R
         fields = net(torch.from_numpy(batch.image))
         levels = [pyramid(sdf[0], shape.levels, shape.operator) for sdf in batch.sdf]
         targets = [torch.from_numpy(np.stack(level)[:, None]) for level in zip(*levels, strict=True)]
-        return total_loss(fields, targets, torch.from_numpy(batch.skeleton), weights)["total"]
+        terms = total_loss(fields, targets, torch.from_numpy(batch.skeleton), weights)
+        left_out = 0.0 if coarse else sum(terms[f"distance_{level}"] for level in range(1, shape.levels))
+        return terms["total"] - left_out
 
     def predict(net: nn.Module, image: np.ndarray) -> np.ndarray:
         return net(torch.from_numpy(image)[None, None])[0][0, 0].numpy()
 
-    settings = {"network": shape.model_dump(), "loss": weights.model_dump()}
-    return Row(title, lambda: build_network(shape), losses, predict, **DISTANCES, settings=settings)
+    settings = {"network": shape.model_dump(), "loss": weights.model_dump(), "bound": bound, "coarse": coarse}
+
+    def build() -> nn.Module:
+        return build_network(shape) if bound else unbounded(build_network(shape))
+
+    return Row(title, build, losses, predict, **DISTANCES, settings=settings)
 
 
 def rows() -> dict[str, Row]:
@@ -171,4 +185,13 @@ def rows() -> dict[str, Row]:
             "4 single-resolution SDF U-Net", lambda: unet(False), single_distance_loss, distance, **DISTANCES
         ),
         "ours": ours("5 ours"),
+        "no_bound": ours("5 without the bound", bound=False),
+        "no_coarse": ours("5 without distances on coarse levels", coarse=False),
+        "no_reach": ours("5 without reach", loss={"reach": 0.0}),
+        "no_centreline": ours("5 without centreline", loss={"centreline": 0.0}),
+        "no_overlap": ours("5 without overlap", loss={"overlap": 0.0}),
+        "no_shape": ours("5 without Eikonal and Gaussian", loss={"eikonal": 0.0, "gaussian": 0.0}),
+        "topology": ours("5 with coarse topology", loss={"topology": 20.0}),
+        "min": ours("5 with min", network={"operator": "min", "kappa": 1.2}),
+        "sample": ours("5 with sample", network={"operator": "sample", "kappa": 0.95}),
     }

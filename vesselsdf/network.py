@@ -85,6 +85,9 @@ class VesselNet(nn.Module):
         # convolutions are twice as fast that way, too (measured on a CPU: 0.135 s against 0.34 s for a training step).
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
+    limited = staticmethod(torch.tanh)
+    """What bounds a refinement to one unit."""
+
     @property
     def refinement_reach(self) -> int:
         """Voxels of its own level that a refined value depends on, to each side."""
@@ -132,7 +135,7 @@ class VesselNet(nn.Module):
         h = 2.0 ** (level + 1)
         share, here = sites.gather(share), sites.gather(base) / h
         features, raw = self.refinements[level](sites, share, sites.gather(stem), sites.gather_parents(parent), here)
-        correction = share * (self.kappa * h) * torch.tanh(raw.float())
+        correction = share * (self.kappa * h) * self.limited(raw.float())
         return base + sites.scatter(correction), sites.scatter(features[:, :channels])
 
     def forward(self, image: Tensor, spacing: float | Tensor = 1.0) -> list[Tensor]:
