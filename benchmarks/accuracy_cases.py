@@ -23,6 +23,7 @@ from vesselsdf.volume import Volume, resample
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SPACING = 0.5
 SLICES = (1, 3, 5)
+TRAINING_SLICES = (1, 1, 3, 5)
 REACH = 24.0
 """Voxels; stored distances are clipped there."""
 TRAINING_CASES, TRAINING_SIZE = 120, 96
@@ -53,7 +54,8 @@ class TestCase:
 
 def training_cases(folder: Path, spare: int = 6) -> tuple[list[PreparedCase], list[PreparedCase]]:
     """Synthetic cases, and a few more of them to choose thresholds by."""
-    source = open_source(DataSettings(synthetic_cases=TRAINING_CASES, synthetic_size=TRAINING_SIZE), seed=0)
+    data = DataSettings(synthetic_cases=TRAINING_CASES, synthetic_size=TRAINING_SIZE, slices=TRAINING_SLICES)
+    source = open_source(data, seed=0)
     names = [*source.training, *source.validation]
     cases = prepare_all(folder, names, partial(_image_and_vessel, source.load), Preprocessing(), REACH)
     return cases[:-spare], cases[-spare:]

@@ -69,3 +69,23 @@ def test_labels_without_a_vessel_are_refused(tmp_path):
         with pytest.raises(InputError, match=words):
             prepare(tmp_path, "bad", lambda vessel=vessel: (volume, vessel), Preprocessing(), REACH)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_truth_on_a_finer_grid_than_thick_slices_is_kept(tmp_path):
+    from vesselsdf.synthesis.cases import synthetic_case
+
+    case = synthetic_case(3, (48, 48, 48), (0.5, 0.5, 0.5), "mr", slices=3)
+    assert case.image.shape == (48, 48, 16)
+    made = prepare(tmp_path, "thick", lambda: (case.image, case.sdf), Preprocessing(), REACH)
+    assert made.image.shape == made.sdf.shape == (48, 48, 48)
+    np.testing.assert_allclose(made.sdf, (case.sdf.array / 0.5).clip(-REACH, REACH), atol=0.02)
+
+
+def test_synthetic_sources_have_slices_as_thick_as_asked():
+    from vesselsdf.config import DataSettings
+    from vesselsdf.sources import open_source
+
+    source = open_source(DataSettings(synthetic_cases=4, synthetic_size=48, modality="mr", slices=(3,)), seed=0)
+    case = source.load(source.training[0])
+    assert case.image.spacing == pytest.approx((0.5, 0.5, 1.5))
+    assert case.vessel.spacing == pytest.approx((0.5, 0.5, 0.5))

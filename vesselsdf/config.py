@@ -59,6 +59,8 @@ class DataSettings(Settings):
     """Voxels along each edge of a synthetic case."""
     modality: Literal["ct", "mr", "microscopy", "mixed"] = "mixed"
     """What the synthetic cases look like."""
+    slices: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
+    """Layers per slice of synthetic images, drawn anew for each: (1, 3, 5) makes two thirds of them thick-sliced."""
 
 
 class LossSettings(Settings):

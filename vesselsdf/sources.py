@@ -19,8 +19,6 @@ MODALITIES = ("ct", "mr", "microscopy")
 # Voxel edge of synthetic cases, mm: near that of CT and MR angiograms. The network works in voxels, so nothing hangs
 # on it.
 SYNTHETIC_SPACING = 0.5
-# Layers of one slice of a synthetic image: half of them are isotropic.
-SYNTHETIC_SLICES = (1, 1, 1, 2, 3, 5)
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def _grow_case(data: DataSettings, seed: int, name: str) -> LabelledCase:
         shape=(data.synthetic_size,) * 3,
         spacing=(SYNTHETIC_SPACING,) * 3,
         modality=MODALITIES[index % len(MODALITIES)] if data.modality == "mixed" else data.modality,
-        slices=int(np.random.default_rng([number, 2]).choice(SYNTHETIC_SLICES)),
+        slices=int(np.random.default_rng([number, 2]).choice(data.slices)),
     )
     return LabelledCase(name, case.image, case.sdf, case.graph)
 
