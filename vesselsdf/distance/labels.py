@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Num, Shaped
 
 from vesselsdf.distance.far import fill_far
-from vesselsdf.distance.near import banded, near_distance, reach, require_wall
+from vesselsdf.distance.near import band_box, band_field, near_distance, reach, require_wall
 from vesselsdf.distance.search import check_band, checked_spacing
 from vesselsdf.distance.walls import Walls, walls_of_fractions, walls_of_mask
 from vesselsdf.errors import InputError
@@ -48,8 +48,10 @@ def signed_distance(
     check_band(band)
     mask = _checked_mask(mask)
     require_wall(mask, "mask")
-    result, box = banded(mask, steps, band)
-    _fill(result[box], walls_of_mask(mask[box], steps), mask[box], steps, band)
+    box = band_box(mask, steps, band)
+    walls = walls_of_mask(mask[box], steps)
+    result = band_field(mask.shape, band)
+    _fill(result[box], walls, mask[box], steps, band)
     return result
 
 
@@ -86,8 +88,10 @@ def partial_volume_distance(
     if np.array_equal(inside, fraction):
         return signed_distance(inside, spacing, band)
     require_wall(inside, "label (fractions of one half or more)")
-    result, box = banded(inside, steps, band)
-    _fill(result[box], walls_of_fractions(fraction[box], steps), inside[box], steps, band)
+    box = band_box(inside, steps, band)
+    walls = walls_of_fractions(fraction[box], inside[box], steps)
+    result = band_field(inside.shape, band)
+    _fill(result[box], walls, inside[box], steps, band)
     return result
 
 

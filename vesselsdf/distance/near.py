@@ -35,16 +35,20 @@ def require_wall(mask: Bool[np.ndarray, "x y z"], name: str) -> None:
         raise InputError(f"the {name} of shape {mask.shape} is {kind} and has no wall; give one with both kinds.")
 
 
-def banded(
+def band_box(
     inside: Bool[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"], band: float | None
-) -> tuple[Float32[np.ndarray, "x y z"], tuple[slice, ...]]:
-    """A field that is `band` everywhere, and the box around the vessel in which it is not."""
+) -> tuple[slice, ...]:
+    """The box around the vessel outside of which every distance is beyond the band."""
     if band is None:
-        return np.empty(inside.shape, np.float32), (slice(None),) * 3
+        return (slice(None),) * 3
     plane = np.any(inside, axis=2)
     lines = np.any(plane, axis=1), np.any(plane, axis=0), np.any(inside, axis=(0, 1))
     # Two voxels more than the wall's neighbours, for the window in which its curvature is measured.
     margin = np.ceil(band / spacing).astype(int) + 4
     used = [np.flatnonzero(line)[[0, -1]] for line in lines]
-    box = tuple(slice(max(a - m, 0), b + m + 1) for (a, b), m in zip(used, margin, strict=True))
-    return np.full(inside.shape, band, np.float32), box
+    return tuple(slice(max(a - m, 0), b + m + 1) for (a, b), m in zip(used, margin, strict=True))
+
+
+def band_field(shape: tuple[int, ...], band: float | None) -> Float32[np.ndarray, "x y z"]:
+    """A field that is `band` everywhere, or not set yet; made after the walls, which take memory of their own."""
+    return np.empty(shape, np.float32) if band is None else np.full(shape, band, np.float32)

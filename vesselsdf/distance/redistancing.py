@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, Int, Num
 from scipy import sparse
 
 from vesselsdf.distance.far import fill_far
-from vesselsdf.distance.near import banded, near_distance, reach, require_wall
+from vesselsdf.distance.near import band_box, band_field, near_distance, reach, require_wall
 from vesselsdf.distance.search import check_band, checked_spacing
 from vesselsdf.distance.walls import Crossings, walls_of_field
 from vesselsdf.errors import InputError
@@ -55,9 +55,10 @@ def redistance(
         raise InputError(f"the field of shape {sdf.shape} holds NaN or infinite values (or no voxel); replace them.")
     inside = sdf <= 0
     require_wall(inside, "region at or below zero of the field")
-    result, box = banded(inside, steps, band)
-    field, near = result[box], reach(steps, band)
+    box = band_box(inside, steps, band)
     walls = walls_of_field(sdf[box], steps)
+    result = band_field(inside.shape, band)
+    field, near = result[box], reach(steps, band)
     near_distance(field, walls, steps, near)
     _hold_wall(field, sdf[box], steps)
     if band is None or band > near:

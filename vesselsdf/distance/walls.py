@@ -20,6 +20,7 @@ From a field. The wall crosses the axis between two centres of different sign wh
 is zero; its normal is the field's gradient there.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,37 +184,49 @@ def gradient_at(
     return result
 
 
-def walls_of_fractions(fraction: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]) -> Walls:
+def walls_of_fractions(
+    fraction: Num[np.ndarray, "x y z"], inside: Bool[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]
+) -> Walls:
     """One disc in every voxel at the wall that is partly vessel, and between full and empty neighbours."""
-    inside = fraction >= 0.5
-    pairs = Crossings.of(inside, pad=1)
-    padded = np.pad(fraction, 1, mode="edge")
-    flat = padded.ravel()
-    kind = flat >= 0.5
-    partial = np.flatnonzero((flat > PURE) & (flat < 1 - PURE))
-    index = np.stack(np.unravel_index(partial, pairs.shape))
-    partial = partial[((index > 0) & (index < np.array(pairs.shape)[:, None] - 1)).all(axis=0)]
+    partial = _partial_voxels(fraction)
     # The wall passes only through voxels that touch one of the other kind.
-    touches = np.zeros(len(partial), bool)
-    for shift in np.ndindex(3, 3, 3):
-        touches |= kind[partial + int((np.array(shift) - 1) @ pairs.strides)] != kind[partial]
-    partial = partial[touches]
-    slope, length = _youngs_normal(flat, partial, pairs.strides, spacing)
+    kind, touches = inside[tuple(partial)], np.zeros(partial.shape[1], bool)
+    for _, place in _around(partial, fraction.shape):
+        touches |= inside[place] != kind
+    partial = partial[:, touches]
+    slope, length = _youngs_normal(fraction, partial, spacing)
     usable = length > 1e-6
-    partial, outward = partial[usable], -slope[usable] / length[usable, None]
-    depth = plane_offset(flat[partial].astype(float), np.abs(outward) * spacing)
-    index = np.stack(np.unravel_index(partial, pairs.shape), axis=1) - 1
+    partial, outward = partial[:, usable], -slope[usable] / length[usable, None]
+    depth = plane_offset(fraction[tuple(partial)].astype(float), np.abs(outward) * spacing)
     # Where neither neighbour has a plane (full beside empty, or no slope at all): where the fractions pass one half.
-    bare = ~(np.isin(pairs.low, partial) | np.isin(pairs.high, partial))
-    between = Crossings(pairs.low[bare], pairs.axis[bare], pairs.shape, 1)
-    at_low, at_high = (flat[voxels].astype(float) for voxels in (between.low, between.high))
+    pairs = Crossings.of(inside, pad=0)
+    planes = np.ravel_multi_index(tuple(partial), fraction.shape)
+    bare = ~(np.isin(pairs.low, planes) | np.isin(pairs.high, planes))
+    between = Crossings(pairs.low[bare], pairs.axis[bare], pairs.shape, 0)
+    ends = [np.stack(np.unravel_index(voxels, fraction.shape)) for voxels in (between.low, between.high)]
+    at_low, at_high = (fraction[tuple(end)].astype(float) for end in ends)
     share = np.clip((0.5 - at_low) / (at_high - at_low), KEEP_OFF, 1 - KEEP_OFF)
-    steps_at = _youngs_normal(flat, between.low, pairs.strides, spacing)[0]
-    steps_at += _youngs_normal(flat, between.high, pairs.strides, spacing)[0]
+    low, high = (_youngs_normal(fraction, end, spacing)[0] for end in ends)
     return Walls(
-        np.concatenate([index * spacing + depth[:, None] * outward, between.points(share, spacing)]),
-        np.concatenate([outward, between.unit(steps_at)]),
+        np.concatenate([partial.T * spacing + depth[:, None] * outward, between.points(share, spacing)]),
+        np.concatenate([outward, between.unit(low + high)]),
     )
+
+
+def _partial_voxels(fraction: Num[np.ndarray, "x y z"]) -> Int[np.ndarray, "3 n"]:
+    """Indices of the voxels that are partly vessel; plane by plane, since masks of the whole would take memory."""
+    found = []
+    for x, plane in enumerate(fraction):
+        y, z = np.nonzero((plane > PURE) & (plane < 1 - PURE))
+        found.append(np.stack([np.full(len(y), x), y, z]))
+    return np.concatenate(found, axis=1)
+
+
+def _around(index: Int[np.ndarray, "3 n"], shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, tuple]]:
+    """The 27 steps to neighbours, and the indices they lead to; beyond the border, those of the voxel at the border."""
+    axes = [[np.clip(at + step, 0, n - 1) for step in (-1, 0, 1)] for at, n in zip(index, shape, strict=True)]
+    for shift in np.ndindex(3, 3, 3):
+        yield np.array(shift) - 1, tuple(axis[k] for axis, k in zip(axes, shift, strict=True))
 
 
 ROUNDS = 6
@@ -222,12 +235,13 @@ PURE = 1e-3
 """Fractions that near to 0 or 1 are taken for it: the plane they cut off is not to be told from a corner."""
 
 
-def _youngs_normal(flat: np.ndarray, voxels: np.ndarray, strides: np.ndarray, spacing: np.ndarray) -> tuple:
+def _youngs_normal(
+    fraction: Num[np.ndarray, "x y z"], index: Int[np.ndarray, "3 n"], spacing: Float[np.ndarray, "3"]
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
     """Gradient of the fractions per mm over 27 voxels (Youngs 1982), and its length."""
-    slope = np.zeros((len(voxels), 3))
-    for shift in np.ndindex(3, 3, 3):
-        step = np.array(shift) - 1
-        value = flat[voxels + int(step @ strides)] * 2.0 ** -np.abs(step).sum()
+    slope = np.zeros((index.shape[1], 3))
+    for step, place in _around(index, fraction.shape):
+        value = fraction[place] * 2.0 ** -np.abs(step).sum()
         slope += value[:, None] * step
     slope /= spacing
     return slope, np.linalg.norm(slope, axis=1)
