@@ -208,22 +208,27 @@ def is_tear(vessel: Bool[np.ndarray, "x y z"], plug: Int64[np.ndarray, "n 3"]) -
 
 
 def verified(features: list[FalseFeature], sdf: np.ndarray) -> list[FalseFeature]:
-    """Those features whose mending changes the Betti numbers as it should; one by one only if all together do not."""
+    """Those features whose mending changes the Betti numbers as it should: all together, or in halves, and so on."""
     if not features:
         return []
     mask = sdf <= 0
-    before = np.array(betti_numbers(mask))
-    after = np.array(betti_numbers(flipped(mask, features)))
-    if (after - before == np.sum([feature.change for feature in features], axis=0)).all():
-        return features
-    kept, betti = [], before
-    for feature in features:
-        trial = flipped(mask, [feature])
-        now = np.array(betti_numbers(trial))
-        if (now - betti == feature.change).all():
-            mask, betti = trial, now
-            kept.append(feature)
-    return kept
+    return _accepted(features, mask, np.array(betti_numbers(mask)))[0]
+
+
+def _accepted(
+    features: list[FalseFeature], mask: Bool[np.ndarray, "x y z"], betti: Int64[np.ndarray, "3"]
+) -> tuple[list[FalseFeature], Bool[np.ndarray, "x y z"], Int64[np.ndarray, "3"]]:
+    """The features that can be mended in this mask, the mask after it, and its Betti numbers."""
+    trial = flipped(mask, features)
+    now = np.array(betti_numbers(trial))
+    if (now - betti == np.sum([feature.change for feature in features], axis=0)).all():
+        return features, trial, now
+    if len(features) == 1:
+        return [], mask, betti
+    half = len(features) // 2
+    first, mask, betti = _accepted(features[:half], mask, betti)
+    second, mask, betti = _accepted(features[half:], mask, betti)
+    return first + second, mask, betti
 
 
 def flipped(mask: Bool[np.ndarray, "x y z"], features: Iterable[FalseFeature]) -> Bool[np.ndarray, "x y z"]:
