@@ -28,7 +28,7 @@ from accuracy_tables import tables
 
 RATE, DECAY, CLIP, AVERAGE = 3e-3, 1e-2, 1.0, 0.99
 BATCH = 2
-TITLES = ("nnunet", "cldice", "recall", "single", "ours")
+ROWS = ("nnunet", "cldice", "recall", "single", "ours")
 
 
 def train(row, cases, seed: int, budget: dict) -> tuple:
@@ -81,7 +81,7 @@ def one(name: str, seed: int, budget: dict, folder: Path) -> dict:
     from accuracy_scores import largest_component, quick_score, score
 
     row = rows()[name]
-    cases, _ = training_cases(folder / "training")
+    cases = training_cases(folder / "training")
     network, facts = train(row, cases, seed, budget)
     results, seconds, voxels = [], 0.0, 0
     for case in test_cases(folder / "test"):
@@ -115,7 +115,7 @@ def key_of(name: str, seed: int, budget: dict) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="+", default=TITLES)
+    parser.add_argument("--rows", nargs="+", default=ROWS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=1200.0, help="CPU seconds of training")
     parser.add_argument("--steps", type=int, help="optimisation steps instead of seconds")

@@ -52,13 +52,12 @@ class TestCase:
     radii: np.ndarray
 
 
-def training_cases(folder: Path, spare: int = 6) -> tuple[list[PreparedCase], list[PreparedCase]]:
-    """Synthetic cases, and a few more of them to choose thresholds by."""
+def training_cases(folder: Path) -> list[PreparedCase]:
+    """Synthetic cases on which every row is trained."""
     data = DataSettings(synthetic_cases=TRAINING_CASES, synthetic_size=TRAINING_SIZE, slices=TRAINING_SLICES)
     source = open_source(data, seed=0)
     names = [*source.training, *source.validation]
-    cases = prepare_all(folder, names, partial(_image_and_vessel, source.load), Preprocessing(), REACH)
-    return cases[:-spare], cases[-spare:]
+    return prepare_all(folder, names, partial(_image_and_vessel, source.load), Preprocessing(), REACH)
 
 
 def _image_and_vessel(load: Callable[[str], LabelledCase], name: str) -> tuple[Volume, np.ndarray | Volume]:

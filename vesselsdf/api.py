@@ -216,11 +216,10 @@ def train(config: RunConfig | None = None, output: str | Path | None = None) -> 
     config = config or RunConfig()
     folder = Path(output) if output else RUNS / run_name(config)
     from vesselsdf import processes
-    from vesselsdf.training import fit
 
     processes.join()
     try:
-        network, settings, held_out = _fitted(config, folder, fit)
+        network, settings, held_out = _fitted(config, folder)
         if processes.rank() == 0:
             _finish(config, folder, network, settings, held_out)
     finally:
@@ -228,9 +227,10 @@ def train(config: RunConfig | None = None, output: str | Path | None = None) -> 
     return folder
 
 
-def _fitted(config: RunConfig, folder: Path, fit: Any) -> tuple[VesselNet, Preprocessing, list[LabelledCase]]:
+def _fitted(config: RunConfig, folder: Path) -> tuple[VesselNet, Preprocessing, list[LabelledCase]]:
     """Cases prepared (by the first process alone) and the network trained."""
     from vesselsdf import processes
+    from vesselsdf.training import fit
 
     first = processes.rank() == 0
     source = open_source(config.data, config.training.seed)

@@ -22,18 +22,17 @@ from vesselsdf.sources import LabelledCase
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.survival import survival
 from vesselsdf.topology.thinning import thin
-from vesselsdf.volume import Volume, check_same_grid, isotropic, resample
+from vesselsdf.volume import Volume, check_same_grid, resample
 
 # Candidates for the value taken as the wall, in working voxels: regression to a distance shrinks thin vessels, never
 # fattens them, so only values above zero are of use.
 THRESHOLDS = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 
-def working_truth(model: Model, case: LabelledCase) -> Float[np.ndarray, "x y z"]:
-    """The true distance of a case on the model's working grid, mm; interpolated where that is another grid."""
+def working_truth(case: LabelledCase, grid: Volume) -> Float[np.ndarray, "x y z"]:
+    """The true distance of a case on a working grid, mm; interpolated where that is another grid."""
     vessel = case.vessel
     field = vessel if isinstance(vessel, Volume) else case.image.with_array(signed_distance(vessel, case.image.spacing))
-    grid = isotropic(case.image, model.preprocessing.working_spacing(case.image))
     return resample(field, grid.shape, grid.affine).array
 
 
@@ -44,7 +43,7 @@ def quick_figures(model: Model, cases: Sequence[LabelledCase]) -> dict[str, floa
         working = model.preprocessing.working_volume(case.image)
         spacing = model.preprocessing.working_spacing(case.image)
         fields = predict(model.network, working.array, spacing)
-        truth = working_truth(model, case) <= 0
+        truth = working_truth(case, working) <= 0
         rows.append(_figures(fields[0] <= 0, truth, spacing) | reachable(model, fields, truth, spacing))
     return {f"validation/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
@@ -84,7 +83,7 @@ def choose_threshold(model: Model, cases: Sequence[LabelledCase]) -> tuple[float
         working = model.preprocessing.working_volume(case.image)
         spacing = model.preprocessing.working_spacing(case.image)
         field = predict(model.network, working.array, spacing)[0]
-        truth = working_truth(model, case) <= 0
+        truth = working_truth(case, working) <= 0
         for threshold, rows in curve.items():
             rows.append(_figures(field <= threshold * spacing, truth, spacing))
     means = [
@@ -104,7 +103,7 @@ def evaluate_case(made: Reconstruction, model: Model, case: LabelledCase) -> dic
     return {
         "case": case.name,
         "metrics": evaluate(predicted, reference, names=(f"the reconstruction of {case.name}", "its reference")),
-        "levels": level_rows(made, model, working_truth(model, case)),
+        "levels": level_rows(made, model, working_truth(case, made.sdf)),
     }
 
 
