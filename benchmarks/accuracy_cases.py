@@ -57,12 +57,12 @@ def training_cases(folder: Path) -> list[PreparedCase]:
     data = DataSettings(synthetic_cases=TRAINING_CASES, synthetic_size=TRAINING_SIZE, slices=TRAINING_SLICES)
     source = open_source(data, seed=0)
     names = [*source.training, *source.validation]
-    return prepare_all(folder, names, partial(_image_and_vessel, source.load), Preprocessing(), REACH)
+    return prepare_all(folder, names, partial(_image_and_distance, source.load), Preprocessing(), REACH)
 
 
-def _image_and_vessel(load: Callable[[str], LabelledCase], name: str) -> tuple[Volume, np.ndarray | Volume]:
+def _image_and_distance(load: Callable[[str], LabelledCase], name: str) -> tuple[Volume, Volume]:
     case = load(name)
-    return case.image, case.vessel
+    return case.image, case.distance()
 
 
 def test_cases(folder: Path) -> Iterator[TestCase]:

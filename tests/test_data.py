@@ -175,5 +175,6 @@ def test_vessel_ids_choose_voxels(kind):
     label = Volume(np.arange(8).reshape(2, 2, 2).astype(kind), np.eye(4))
     assert np.flatnonzero(vessel_mask(label, None)).tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert np.flatnonzero(vessel_mask(label, (1, 5))).tolist() == [1, 5]
+    assert np.flatnonzero(vessel_mask(label, None, (2, 3))).tolist() == [1, 4, 5, 6, 7]
     assert not vessel_mask(label, (9,)).any()
     assert vessel_mask(Volume(np.eye(4, dtype=bool)[:, :, None], np.eye(4)), (1,)).sum() == 4

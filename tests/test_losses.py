@@ -116,3 +116,19 @@ def test_every_term_passes_gradients():
         (slope,) = torch.autograd.grad(loss, field, retain_graph=True)
         assert torch.isfinite(slope).all()
         assert slope.abs().max() > 0
+
+
+def test_what_nobody_knows_costs_nothing():
+    truth, wrong = tube(), tube(cut=12)
+    unknown = truth.clone()
+    unknown[..., 7:18] = torch.nan  # the gap and more
+    weights = LossSettings(topology=20.0, eikonal=0.0, gaussian=0.0)
+    fields = [torch.from_numpy(field)[None, None].requires_grad_() for field in pyramid(wrong[0, 0].numpy(), 3)]
+    targets = [torch.from_numpy(field)[None, None] for field in pyramid(unknown[0, 0].numpy(), 3)]
+    losses_known = losses.total_loss(fields, [torch.from_numpy(f)[None, None] for f in pyramid(truth[0, 0].numpy(), 3)],
+                                     skeleton(), weights)  # fmt: skip
+    assert losses_known["distance_0"] > 0.01
+    terms = losses.total_loss(fields, targets, skeleton(), weights)
+    assert all(terms[key] < 1e-5 for key in terms if key.startswith(("distance", "reach", "topology"))), terms
+    terms["distance_0"].backward()
+    assert not fields[0].grad[..., 7:18].any()

@@ -263,9 +263,9 @@ def _finish(
     save_model(folder / "model.safetensors", network.state_dict(), config, settings, config.training.steps)
 
 
-def _pair(source: Source, name: str) -> tuple[Volume, np.ndarray | Volume]:
+def _pair(source: Source, name: str) -> tuple[Volume, Volume]:
     case = source.load(name)
-    return case.image, case.vessel
+    return case.image, case.distance()
 
 
 def run_name(config: RunConfig) -> str:

@@ -51,6 +51,8 @@ class DataSettings(Settings):
     """Intensities mapped to -1 and 1 (HU for CT); by default the card's window or statistics of each volume."""
     vessel_ids: tuple[int, ...] | None = None
     """Label values that are vessels; by default the card's, or every value above 0."""
+    ignore_ids: tuple[int, ...] | None = None
+    """Label values of places that nobody has labelled: nothing is learned there. By default the card's, or none."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.06
     """Share of the cases held out for validation (at least one)."""
     synthetic_cases: Annotated[int, Field(ge=2)] = 96

@@ -28,7 +28,8 @@ class Card(BaseModel):
     images, labels: folders below the root; for the layout "pairs" a glob for images, and a name beside the image in
     which {name} stands for what the star in the last part of `images` matched.
     window: intensities (low, high) that hold the vessels and their surroundings, HU for CT; None: by percentiles.
-    vessel_ids: label ids that count as vessel; None: everything above 0.
+    vessel_ids: label ids that count as vessel; None: everything above 0 but the ids to ignore.
+    ignore_ids: label ids of what nobody has labelled, or could: neither vessel nor background.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,7 @@ class Card(BaseModel):
     window: tuple[float, float] | None = None
     label_ids: dict[str, int] = {}
     vessel_ids: tuple[int, ...] | None = None
+    ignore_ids: tuple[int, ...] = ()
     cases: int | None = None
     licence: str = ""
     source: str = ""
@@ -119,14 +121,13 @@ def find_cases(root: str | Path, card: Card | None = None) -> list[Case]:
     return sorted(cases, key=lambda case: case.name)
 
 
-def vessel_mask(label: Volume, vessel_ids: tuple[int, ...] | None) -> Bool[np.ndarray, "x y z"]:
-    """Which voxels of a label are vessel: those with one of `vessel_ids`, or (None) everything above 0."""
+def vessel_mask(
+    label: Volume, vessel_ids: tuple[int, ...] | None, ignore_ids: tuple[int, ...] = ()
+) -> Bool[np.ndarray, "x y z"]:
+    """Which voxels of a label are vessel: those with one of `vessel_ids`, or (None) all above 0 but `ignore_ids`."""
     if vessel_ids is None:
-        return label.array > 0
-    mask = np.zeros(label.shape, dtype=bool)
-    for vessel_id in vessel_ids:
-        mask |= label.array == vessel_id
-    return mask
+        return (label.array > 0) & ~np.isin(label.array, ignore_ids)
+    return np.isin(label.array, vessel_ids)
 
 
 def _recognise(root: Path) -> str:

@@ -1,4 +1,7 @@
-"""Measuring a trained network on labelled cases: whole volumes, level by level."""
+"""Measuring a trained network on labelled cases: whole volumes, level by level.
+
+What nobody has labelled (the truth is NaN there) counts as background in prediction and reference alike.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +12,6 @@ from jaxtyping import Float
 from vesselsdf import scales
 from vesselsdf.branch_persistence import Describe
 from vesselsdf.checkpoint import Model
-from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
 from vesselsdf.inference import predict
 from vesselsdf.metrics import evaluate, summarise
@@ -30,10 +32,8 @@ THRESHOLDS = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 
 def working_truth(case: LabelledCase, grid: Volume) -> Float[np.ndarray, "x y z"]:
-    """The true distance of a case on a working grid, mm; interpolated where that is another grid."""
-    vessel = case.vessel
-    field = vessel if isinstance(vessel, Volume) else case.image.with_array(signed_distance(vessel, case.image.spacing))
-    return resample(field, grid.shape, grid.affine).array
+    """The true distance of a case on a working grid, mm, NaN where it is not known."""
+    return resample(case.distance(), grid.shape, grid.affine).array
 
 
 def quick_figures(model: Model, cases: Sequence[LabelledCase]) -> dict[str, float]:
@@ -43,12 +43,13 @@ def quick_figures(model: Model, cases: Sequence[LabelledCase]) -> dict[str, floa
         working = model.preprocessing.working_volume(case.image)
         spacing = model.preprocessing.working_spacing(case.image)
         fields = predict(model.network, working.array, spacing)
-        truth = working_truth(case, working) <= 0
-        rows.append(_figures(fields[0] <= 0, truth, spacing) | reachable(model, fields, truth, spacing))
+        truth = working_truth(case, working)
+        rows.append(_figures(fields[0], truth, spacing) | reachable(model, fields, truth <= 0, spacing))
     return {f"validation/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
-def _figures(predicted: np.ndarray, truth: np.ndarray, spacing: float) -> dict[str, float]:
+def _figures(field: np.ndarray, distance: np.ndarray, spacing: float) -> dict[str, float]:
+    predicted, truth = (field <= 0) & ~np.isnan(distance), distance <= 0
     found, wanted = betti_numbers(predicted), betti_numbers(truth)
     return {
         "dice": dice(predicted, truth),
@@ -83,9 +84,9 @@ def choose_threshold(model: Model, cases: Sequence[LabelledCase]) -> tuple[float
         working = model.preprocessing.working_volume(case.image)
         spacing = model.preprocessing.working_spacing(case.image)
         field = predict(model.network, working.array, spacing)[0]
-        truth = working_truth(case, working) <= 0
+        truth = working_truth(case, working)
         for threshold, rows in curve.items():
-            rows.append(_figures(field <= threshold * spacing, truth, spacing))
+            rows.append(_figures(field - np.float32(threshold * spacing), truth, spacing))
     means = [
         {"threshold_voxels": threshold, **{key: float(np.mean([row[key] for row in rows])) for key in rows[0]}}
         for threshold, rows in curve.items()
@@ -98,6 +99,8 @@ def evaluate_case(made: Reconstruction, model: Model, case: LabelledCase) -> dic
     """The whole table of metrics for one reconstructed case, and one row per level."""
     reference = case.reference()
     field = resample(made.sdf, reference.shape, reference.affine, order=1).array
+    if case.unlabelled is not None:
+        field = np.where(case.unlabelled, np.abs(field) + 1, field)
     # A small field without any vessel could be taken for probabilities, an empty mask for nothing else.
     predicted = Volume(field if (field <= 0).any() else np.zeros(field.shape, bool), reference.affine)
     return {
@@ -119,11 +122,12 @@ def level_rows(made: Reconstruction, model: Model, truth: Float[np.ndarray, "x y
     figures = reachable(model, [field + offset for field in made.levels], truth <= 0, spacing)
     rows = []
     for level, (field, target) in enumerate(zip(made.levels, targets, strict=True)):
+        predicted = (field <= 0) & ~np.isnan(target)
         row = {
             "level": level,
             "spacing_mm": spacing * 2**level,
-            "dice": dice(field <= 0, target <= 0),
-            "betti": betti_numbers(field <= 0),
+            "dice": dice(predicted, target <= 0),
+            "betti": betti_numbers(predicted),
             "betti_reference": betti_numbers(target <= 0),
         }
         if level + 1 < len(made.levels):

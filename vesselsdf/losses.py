@@ -173,9 +173,13 @@ def on_level(skeleton: Tensor, level: int) -> Tensor:
 def total_loss(fields: list[Tensor], targets: list[Tensor], skeleton: Tensor, weights) -> dict[str, Tensor]:
     """All terms and their weighted sum under the key `total`.
 
-    `fields`, `targets`: one (B, 1, x, y, z) per level, finest first, in level-0 voxels; `weights`:
-    `config.LossSettings`.
+    `fields`, `targets`: one (B, 1, x, y, z) per level, finest first, in level-0 voxels; a target is NaN where nobody
+    knows. `weights`: `config.LossSettings`.
     """
+    # What is not known is whatever was predicted: no error and no gradient, in every term.
+    targets = [
+        torch.where(torch.isnan(target), field.detach(), target) for field, target in zip(fields, targets, strict=True)
+    ]
     terms = {
         f"distance_{level}": weights.distance * distance_loss(field, target, 2.0**level)
         for level, (field, target) in enumerate(zip(fields, targets, strict=True))

@@ -19,8 +19,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from vesselsdf.distance import signed_distance
-from vesselsdf.errors import InputError
 from vesselsdf.files import PARTIAL
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
@@ -39,7 +37,8 @@ ZOOM = (0.75, 2.5)
 class PreparedCase:
     """A training case on the working grid.
 
-    `image`: (X, Y, Z) float16, normalised; `sdf`: (X, Y, Z) float16, voxels, clipped; `skeleton`: (n, 3) voxel indices.
+    `image`: (X, Y, Z) float16, normalised; `sdf`: (X, Y, Z) float16, voxels, clipped, NaN where it is not known;
+    `skeleton`: (n, 3) voxel indices.
     """
 
     name: str
@@ -48,12 +47,12 @@ class PreparedCase:
     skeleton: Int[np.ndarray, "n 3"]
 
 
-Load = Callable[[], tuple[Volume, np.ndarray | Volume]]
+Load = Callable[[], tuple[Volume, Volume]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches: `image` and `sdf` (B, 1, p, p, p) float32 (sdf in voxels), `skeleton` the same shape, 0 or 1."""
+    """Patches (B, 1, p, p, p) float32: `image`, `sdf` in voxels (NaN: not known), `skeleton` 0 or 1."""
 
     image: Float[np.ndarray, "b 1 p p p"]
     sdf: Float[np.ndarray, "b 1 p p p"]
@@ -63,16 +62,17 @@ class Batch:
 def prepare(folder: Path, name: str, load: Load, settings: Preprocessing, reach: float) -> PreparedCase:
     """Bring one case to the working grid and keep it under `folder`; an earlier preparation there is reused.
 
-    `load` returns the image and its vessel: a mask on the image's grid, or an exact SDF (`Volume`, mm) on any grid that
-    covers it, such as a finer one; it is called only if the case is not prepared yet. `reach`: distances are clipped
-    there, voxels.
+    `load` returns the image and the distance to its vessel, mm (NaN: not known), on any grid that covers the image,
+    such as a finer one; it is called only if the case is not prepared yet. `reach`: distances are clipped there,
+    voxels.
     """
     target = folder / name
     if not target.is_dir():
-        image, vessel = load()
+        image, distance = load()
+        check_image(image, name)
         grid = settings.working_volume(image)
         spacing = settings.working_spacing(image)
-        field = _working_field(image, vessel, name, grid).array / np.float32(spacing)
+        field = resample(distance, grid.shape, grid.affine).array / np.float32(spacing)
         skeleton = np.argwhere(thin(field <= 0, field)).astype(np.int32)
         _save_folder(
             target,
@@ -85,9 +85,12 @@ def prepare(folder: Path, name: str, load: Load, settings: Preprocessing, reach:
 
 
 def prepare_all(
-    folder: Path, names: Sequence[str], load: Callable[[str], tuple[Volume, np.ndarray | Volume]],
-    settings: Preprocessing, reach: float,
-) -> list[PreparedCase]:  # fmt: skip
+    folder: Path,
+    names: Sequence[str],
+    load: Callable[[str], tuple[Volume, Volume]],
+    settings: Preprocessing,
+    reach: float,
+) -> list[PreparedCase]:
     """`prepare` every case, those that are missing in worker processes; `load` must be picklable."""
     missing = [name for name in names if not (folder / name).is_dir()]
     if len(missing) > 1:
@@ -102,19 +105,6 @@ def prepare_all(
 
 def _prepare_quietly(folder: Path, name: str, load: Callable, settings: Preprocessing, reach: float) -> None:
     prepare(folder, name, partial(load, name), settings, reach)
-
-
-def _working_field(image: Volume, vessel: np.ndarray | Volume, name: str, grid: Volume) -> Volume:
-    check_image(image, name)
-    if isinstance(vessel, Volume):
-        field = vessel
-    else:
-        if not vessel.any():
-            raise InputError(f"The label of {name} holds no vessel voxel; leave the case out or check the vessel ids.")
-        if vessel.all():
-            raise InputError(f"The label of {name} is vessel everywhere; leave the case out or check the vessel ids.")
-        field = image.with_array(signed_distance(vessel, image.spacing))
-    return resample(field, grid.shape, grid.affine)
 
 
 def _save_folder(target: Path, **arrays: np.ndarray) -> None:

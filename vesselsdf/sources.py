@@ -7,10 +7,11 @@ from pathlib import Path
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from vesselsdf.config import DataSettings
 from vesselsdf.data import Card, Case, find_cases, load_card, vessel_mask
+from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
 from vesselsdf.synthesis.cases import synthetic_case
 from vesselsdf.volume import Volume, check_image, check_mask, check_same_grid, read_volume
@@ -19,20 +20,40 @@ MODALITIES = ("ct", "mr", "microscopy")
 # Voxel edge of synthetic cases, mm: near that of CT and MR angiograms. The network works in voxels, so nothing hangs
 # on it.
 SYNTHETIC_SPACING = 0.5
+# Distances that differ by less than this, voxels, are the same: labels say no more.
+SURE = 0.1
 
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """An image with its vessels: a mask on the image's grid, or an exact SDF (mm) where the tree is known."""
+    """An image with its vessels: a mask on the image's grid, or an exact SDF (mm) where the tree is known.
+
+    `unlabelled`: where nobody knows, on the image's grid.
+    """
 
     name: str
     image: Volume
     vessel: Bool[np.ndarray, "x y z"] | Volume
     graph: nx.MultiGraph | None = None
+    unlabelled: Bool[np.ndarray, "x y z"] | None = None
 
     def reference(self) -> Volume:
         """The truth as a volume: the SDF, or the mask as 0 and 1."""
         return self.vessel if isinstance(self.vessel, Volume) else self.image.with_array(self.vessel.astype(np.uint8))
+
+    def distance(self) -> Volume:
+        """The truth as a signed distance field in mm, NaN where it cannot be known (`known_distance`)."""
+        if isinstance(self.vessel, Volume):
+            return self.vessel
+        for wrong, what in (
+            (not self.vessel.any(), "holds no vessel voxel"),
+            (self.vessel.all(), "is vessel everywhere"),
+        ):
+            if wrong:
+                raise InputError(f"The label of {self.name} {what}; leave the case out or check the vessel ids.")
+        if self.unlabelled is None or not self.unlabelled.any():
+            return self.image.with_array(signed_distance(self.vessel, self.image.spacing))
+        return self.image.with_array(known_distance(self.vessel, self.unlabelled, self.image.spacing))
 
 
 @dataclass(frozen=True)
@@ -88,15 +109,35 @@ def _folder_source(data: DataSettings, seed: int) -> Source:
             f"{root} holds {len(cases)} labelled case(s); training needs at least 2, one of them for validation."
         )
     ids = data.vessel_ids or (tuple(card.vessel_ids) if card and card.vessel_ids else None)
+    ignored = data.ignore_ids if data.ignore_ids is not None else card.ignore_ids if card else ()
+    both = sorted(set(ids or ()) & set(ignored))
+    if both:
+        raise InputError(f"The label ids {both} are both vessel and to be ignored; take them out of one of the two.")
     training, validation = _split(sorted(cases), data.validation, seed)
-    return Source(training, validation, partial(_read_case, cases, ids), data.window or (card.window if card else None))
+    load = partial(_read_case, cases, ids, ignored)
+    return Source(training, validation, load, data.window or (card.window if card else None))
 
 
-def _read_case(cases: dict[str, Case], ids: tuple[int, ...] | None, name: str) -> LabelledCase:
+def _read_case(
+    cases: dict[str, Case], ids: tuple[int, ...] | None, ignored: tuple[int, ...], name: str
+) -> LabelledCase:
     case = cases[name]
     assert case.label is not None
     image, label = read_volume(case.image), read_volume(case.label)
     check_image(image, str(case.image))
     check_mask(label, str(case.label))
     check_same_grid(image, label, (str(case.image), str(case.label)))
-    return LabelledCase(name, image, vessel_mask(label, ids))
+    unlabelled = np.isin(label.array, ignored) if ignored else None
+    return LabelledCase(name, image, vessel_mask(label, ids, ignored), unlabelled=unlabelled)
+
+
+def known_distance(
+    vessel: Bool[np.ndarray, "x y z"], unlabelled: Bool[np.ndarray, "x y z"], spacing: tuple[float, float, float]
+) -> Float[np.ndarray, "x y z"]:
+    """Signed distance to the vessel in mm, NaN where it hangs on what nobody has labelled.
+
+    The true vessel holds what is labelled vessel, and at most all that is unlabelled besides. The larger a set, the
+    lower its distance field: so the truth lies between the fields of the two, and is known where they agree.
+    """
+    upper, lower = signed_distance(vessel, spacing), signed_distance(vessel | unlabelled, spacing)
+    return np.where(~unlabelled & (upper - lower < SURE * min(spacing)), upper, np.float32(np.nan))
