@@ -4,12 +4,12 @@
         [--results benchmarks/accuracy.json] [--folder cases] [--table]
 
 Every row (accuracy_rows.py) is trained from scratch on the same synthetic trees with the same draws of patches, by the
-same loop: AdamW, warm-up and cosine decay, clipped gradients, averaged weights. `--seconds` are CPU seconds of the
-training itself (drawing of patches left out), `--steps` optimisation steps; the default, 1200 s, is ten minutes on two
-cores. Then it segments the test cases (accuracy_cases.py): held-out synthetic trees, and simulated scans of cerebral
-and pulmonary arteries and of the circle of Willis, with isotropic voxels and with slices 3 and 5 times as thick. No row
-is post-processed; a second table keeps the largest component of every row. The threshold is the row's usual one (0.5,
-or distance zero); the curve over thresholds is in the results.
+same loop: Muon and AdamW, warm-up and cosine decay, clipped gradients, averaged weights. `--seconds` are CPU seconds
+of the training itself (drawing of patches left out), `--steps` optimisation steps; the default, 1200 s, is ten minutes
+on two cores. Then it segments the test cases (accuracy_cases.py): held-out synthetic trees, and simulated scans of
+cerebral and pulmonary arteries and of the circle of Willis, with isotropic voxels and with slices 3 and 5 times as
+thick. No row is post-processed; a second table keeps the largest component of every row. The threshold is the row's
+usual one (0.5, or distance zero); the curve over thresholds is in the results.
 
 What was finished is kept in the results file (row, seed, budget, settings) and is not run again; `--table` runs
 nothing. Rows run one after the other, each in a process of its own; the number of threads is torch's.
@@ -36,25 +36,24 @@ def train(row, cases, seed: int, budget: dict) -> tuple:
     import torch
     from accuracy_rows import PATCH
 
+    from vesselsdf.optimiser import Optimiser
     from vesselsdf.sampling import draw
     from vesselsdf.training import learning_rate, update_average
 
     torch.manual_seed(seed)
     network = row.build()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY, betas=(0.9, 0.99))
+    optimiser = Optimiser(network, RATE, DECAY)
     average = {key: value.clone() for key, value in network.state_dict().items()}
     spent, step, share, losses = 0.0, 0, 0.0, []
     while share < 1:
         batch = draw(cases, PATCH, BATCH, seed, step)
         start = time.process_time()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(round(1000 * share), 1000, RATE)
         network.train()
         loss = row.loss(network, batch)
-        optimizer.zero_grad()
+        optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimizer.step()
+        optimiser.step(learning_rate(round(1000 * share), 1000, RATE))
         update_average(average, network.state_dict(), AVERAGE, step)
         step, spent = step + 1, spent + time.process_time() - start
         losses.append(loss.item())

@@ -69,12 +69,11 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     return Model(network.to(device).eval(), config, preprocessing)
 
 
-def save_state(path: Path, step: int, weights: dict, average: dict, optimizer: torch.optim.Optimizer):
+def save_state(path: Path, step: int, weights: dict, average: dict, moments: dict[str, Tensor]) -> None:
     """Write all that the next training step depends on, after `step` steps."""
-    moments = optimizer.state_dict()["state"]
     tensors = {f"weights.{key}": value for key, value in weights.items()}
     tensors |= {f"average.{key}": value for key, value in average.items()}
-    tensors |= {f"moments.{index}.{key}": value for index, kept in moments.items() for key, value in kept.items()}
+    tensors |= {f"moments.{key}": value for key, value in moments.items()}
     _save(path, tensors, {"step": step})
 
 
@@ -85,7 +84,7 @@ class TrainingState:
     step: int
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
-    moments: dict[int, dict[str, Tensor]]
+    moments: dict[str, Tensor]
 
 
 def load_state(path: Path) -> TrainingState:
@@ -96,11 +95,7 @@ def load_state(path: Path) -> TrainingState:
         for key, tensor in tensors.items():
             group, name = key.split(".", 1)
             groups[group][name] = tensor
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in groups["moments"].items():
-            index, name = key.split(".", 1)
-            moments.setdefault(int(index), {})[name] = tensor
-        return TrainingState(header["step"], groups["weights"], groups["average"], moments)
+        return TrainingState(header["step"], groups["weights"], groups["average"], groups["moments"])
     except (InputError, KeyError, ValueError) as error:
         raise RunError(f"The checkpoint {path} is damaged; remove it to start again from step 0.") from error
 

@@ -96,7 +96,7 @@ class TrainingSettings(Settings):
     learning_rate: Positive = 3e-3
     """Largest learning rate; a warm-up leads to it and a cosine away from it."""
     weight_decay: Weight = 1e-2
-    """Decoupled weight decay (AdamW)."""
+    """Decoupled weight decay."""
     gradient_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99

@@ -25,6 +25,7 @@ from vesselsdf.errors import InputError, RunError
 from vesselsdf.files import write_text
 from vesselsdf.losses import total_loss
 from vesselsdf.network import VesselNet
+from vesselsdf.optimiser import Optimiser
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.sampling import Batch, PreparedCase, draw
@@ -61,10 +62,8 @@ def fit(
     torch.manual_seed(settings.seed)
     network = build_network(config.network).to(device)
     average = {key: value.clone() for key, value in network.state_dict().items()}
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
-    )
-    start = _resume(folder / "state.safetensors", network, average, optimizer)
+    optimiser = Optimiser(network, settings.learning_rate, settings.weight_decay)
+    start = _resume(folder / "state.safetensors", network, average, optimiser)
     journal = Journal(folder, start) if first else None
 
     with ThreadPoolExecutor(1) as ahead:
@@ -78,28 +77,27 @@ def fit(
         for step in bar:
             batch = upcoming.result()
             upcoming = patches(step + 1)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, settings.steps, settings.learning_rate)
+            rate = learning_rate(step, settings.steps, settings.learning_rate)
             network.train()
             losses = _loss(network, batch, config, device)
-            optimizer.zero_grad(set_to_none=False)
+            optimiser.zero_grad()
             losses["total"].backward()
             processes.average_gradients(network)
             losses = processes.mean(losses)
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_norm)
             _require_finite(losses["total"], norm, step, folder)
-            optimizer.step()
+            optimiser.step(rate)
             update_average(average, network.state_dict(), settings.average, step)
 
             done = step + 1
             if journal is None:
                 continue
             figures = {f"loss/{key}": value.item() for key, value in losses.items()}
-            journal.write(done, figures | {"rate": optimizer.param_groups[0]["lr"]})
+            journal.write(done, figures | {"rate": rate})
             bar.set_postfix(loss=f"{figures['loss/total']:.3f}")  # type: ignore[union-attr]
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 save_model(folder / "model.safetensors", average, config, preprocessing, done)
-                save_state(folder / "state.safetensors", done, network.state_dict(), average, optimizer)
+                save_state(folder / "state.safetensors", done, network.state_dict(), average, optimiser.state())
             if validate and (done % settings.validate_every == 0 and done != settings.steps):
                 journal.write(done, validate(_averaged(config, average, device)))
     if journal is not None:
@@ -142,15 +140,14 @@ def _target_pyramid(batch: Batch, config: RunConfig) -> list[np.ndarray]:
     return [np.stack(fields)[:, None] for fields in zip(*levels, strict=True)]
 
 
-def _resume(path: Path, network: VesselNet, average: dict, optimizer: torch.optim.Optimizer) -> int:
+def _resume(path: Path, network: VesselNet, average: dict, optimiser: Optimiser) -> int:
     if not path.is_file():
         return 0
     state = load_state(path)
     network.load_state_dict(state.weights)
     for key, value in state.average.items():
         average[key].copy_(value)
-    saved = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state.moments, "param_groups": saved["param_groups"]})
+    optimiser.load(state.moments)
     log.info("Resumed %s at step %d.", path.parent, state.step)
     return state.step
 
