@@ -22,11 +22,11 @@ ORDER = """
     topology
     losses
     roots rooted branch_shape murray anatomy branch_table
-    skeleton sections centring false_features graph graph_files branch_persistence agreement
+    skeleton sections centring false_features masks graph graph_files branch_persistence agreement
     mesh
     surface_distance overlap centreline_points comparison metric_table metrics
     alignment segments segment_comparison
-    optimiser checkpoint data segment_findings sources sampling inference training
+    familiarity optimiser checkpoint data segment_findings sources sampling inference training
     report reconstruction evaluation doctor api cli
 """.split()  # noqa: SIM905 (rows that belong together are easier to keep in order than a list of one name a line)
 

@@ -5,7 +5,8 @@ import pytest
 
 from vesselsdf.distance import signed_distance
 from vesselsdf.preprocessing import Preprocessing
-from vesselsdf.sampling import draw, prepare
+from vesselsdf.sampling import PreparedCase, _window, draw, hard_places, prepare
+from vesselsdf.topology.thinning import thin
 from vesselsdf.volume import Volume
 
 REACH = 24.0
@@ -69,3 +70,32 @@ def test_a_truth_on_a_finer_grid_than_thick_slices_is_kept(tmp_path):
     made = prepare(tmp_path, "thick", lambda: (case.image, case.sdf), Preprocessing(), REACH)
     assert made.image.shape == made.sdf.shape == (48, 48, 48)
     np.testing.assert_allclose(made.sdf, (case.sdf.array / 0.5).clip(-REACH, REACH), atol=0.02)
+
+
+def test_hard_places_are_thin_branches_forks_and_near_misses(tmp_path):
+    """Two parallel tubes 2.5 voxels apart, one thin, and a fork on the thick one."""
+    x, y, z = np.meshgrid(*[np.arange(48)] * 3, indexing="ij")
+    thick = np.hypot(x - 20, y - 20) - 4.0
+    thin_one = np.hypot(x - 20, y - 28) - 1.2  # walls 2.8 voxels apart
+    side = np.maximum(np.hypot(y - 20, z - 24) - 2.2, 20 - x)
+    field = np.minimum(np.minimum(thick, thin_one), side).astype(np.float32)
+    skeleton = np.argwhere(thin(field <= 0, field)).astype(np.int32)
+    places = hard_places(field, skeleton)
+    assert abs(places["thin"][:, 1] - 28).max() <= 1
+    assert len(places["thin"]) > 40
+    assert len(places["forks"])
+    assert np.linalg.norm(places["forks"] - [20, 20, 24], axis=1).min() < 3
+    between = places["gaps"]
+    midway = (abs(between[:, 0] - 20) <= 2) & (between[:, 1] >= 24) & (between[:, 1] <= 27)
+    assert midway.sum() > 40
+    assert (field[tuple(between.T)] > 0).all()
+
+
+def test_patches_come_to_hard_places_more_often():
+    line = np.stack([np.full(200, 100), np.full(200, 100), np.arange(200)], 1).astype(np.int32)
+    image = np.zeros((200, 200, 200), np.float16)
+    fork = np.array([[100, 100, 190]], np.int32)
+    cases = [PreparedCase("a", image, image, line, hard) for hard in ((), (fork, fork[:0]))]
+    generator = np.random.default_rng(0)
+    seen = [sum(_window(case, 24, generator)[1][2] > 150 for _ in range(400)) for case in cases]
+    assert seen[1] > 1.4 * seen[0]

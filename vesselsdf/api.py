@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from vesselsdf import scales
-from vesselsdf.checkpoint import Model, load_model, save_model
+from vesselsdf.checkpoint import GENERAL, Model, load_model, save_model
 from vesselsdf.config import RunConfig, claim_folder
 from vesselsdf.data import by_stem, stem
-from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
 from vesselsdf.evaluation import (
     across_levels,
@@ -24,15 +24,15 @@ from vesselsdf.evaluation import (
     summarise_cases,
     with_segments,
 )
-from vesselsdf.false_features import false_features, flipped
+from vesselsdf.familiarity import of_image, of_vessels, strange
 from vesselsdf.files import remove_partial, write_json
 from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.graph_files import write_swc
 from vesselsdf.inference import estimate, predict
+from vesselsdf.masks import mask_distance, mask_field, mended_mask
 from vesselsdf.metrics import evaluate as evaluate_volumes
 from vesselsdf.metrics import summarise, write_csv
-from vesselsdf.network import VesselNet
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
@@ -41,8 +41,7 @@ from vesselsdf.sampling import prepare_all
 from vesselsdf.segment_findings import read_names
 from vesselsdf.sources import LabelledCase, Source, open_source
 from vesselsdf.synthesis.cases import synthetic_case, write_case
-from vesselsdf.topology.betti import betti_numbers
-from vesselsdf.volume import Volume, check_image, check_mask, isotropic, read_volume
+from vesselsdf.volume import Volume, check_image, check_mask, read_volume
 from vesselsdf.volume import facts as volume_facts
 
 log = logging.getLogger(__name__)
@@ -64,8 +63,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct the vessels of an image, or of somebody's mask.
 
-    `volume`: a `Volume` or a file (`spacing`, mm, only for formats that have none). `checkpoint`: a model that
-    `train` wrote; by default that of the newest run below ./runs. `mask`: the volume is a segmentation (vessel above
+    `volume`: a `Volume` or a file (`spacing`, mm, only for formats that have none). `checkpoint`: a model that `train`
+    wrote; by default the general one that comes with the package. `mask`: the volume is a segmentation (vessel above
     0), and no network is used. `mend`: take out false features: holes, cavities, specks and gaps of a voxel or two.
     `roots`: points in RAS mm at which the trees begin; without them, at their thickest ends. Raises `InputError` for
     anything unusable.
@@ -74,17 +73,19 @@ def reconstruct(
     if mask:
         check_mask(source, name)
         if mend:
-            source, provenance["mended"] = _mended_mask(source, name)
+            source, provenance["mended"] = mended_mask(source, name)
         made = Reconstruction([], source.affine, source, from_mask=True, roots=roots, provenance=provenance)
         with made.timed("distance"):
-            field, made.provenance["working_grid"] = _mask_field(source, name)
+            field, made.provenance["working_grid"] = mask_field(source, name)
             made.levels, made.affine = scales.pyramid(field.array, MASK_LEVELS), field.affine
         return made
     check_image(source, name)
-    path = Path(checkpoint) if checkpoint else newest_run() / "model.safetensors"
+    path = Path(checkpoint or GENERAL)
     model = load_model(path)
     provenance |= {"checkpoint": str(path), "checkpoint_sha256": file_hash(path), "config": model.config.model_dump()}
     made = reconstruct_with(model, source, provenance)
+    for one in made.provenance["unfamiliar"]:
+        log.warning("%s is unlike the scans that the network was trained on: %s.", name, one)
     made.roots = roots
     if mend:
         with made.timed("mending"):
@@ -102,6 +103,8 @@ def reconstruct_with(model: Model, source: Volume, provenance: dict[str, Any] | 
         spacing = settings.working_spacing(source)
     with made.timed("network"):
         fields = predict(model.network, working.array, spacing)
+    figures = of_image(working.array) | of_vessels(working.array, fields[0] / np.float32(spacing))
+    made.provenance["unfamiliar"] = strange(figures, model.seen)
     # The wall lies where the field takes the threshold; taking it off every level leaves all differences as they are.
     made.levels = [level - np.float32(settings.threshold * spacing) for level in fields]
     made.affine = working.affine
@@ -135,7 +138,7 @@ def make_mesh(
     field = read_volume(name)
     if mask:
         check_mask(field, name)
-        field, _ = _mask_field(field, name)
+        field, _ = mask_field(field, name)
     elif not (field.array.dtype.kind == "f" and field.array.min() < 0 < field.array.max()):
         raise InputError(f"{name} is no distance field (mm, negative inside); add --mask if it is a segmentation.")
     suffixes = groups.SUFFIXES[:-1] if open_ends else writers.WRITERS
@@ -165,44 +168,13 @@ def _opened(volume: Volume | str | Path, spacing: tuple[float, float, float] | N
     return read_volume(path, spacing), str(path), {"input": str(path), "input_sha256": file_hash(path)}
 
 
-def _mask_distance(source: Volume, name: str) -> np.ndarray:
-    vessel = source.array > 0
-    if vessel.all():
-        raise InputError(f"{name} is vessel everywhere, so it has no wall; check the file.")
-    return signed_distance(vessel, source.spacing)
-
-
-def _mended_mask(source: Volume, name: str) -> tuple[Volume, list[dict[str, Any]]]:
-    """The mask without its false features, and what these were."""
-    field = _mask_distance(source, name)
-    features = false_features(field, source.affine)
-    mask = flipped(source.array > 0, features).astype(np.uint8)
-    return source.with_array(mask), [one.summary() for one in features]
-
-
-def _mask_field(source: Volume, name: str) -> tuple[Volume, str]:
-    """The distance of a mask on the isotropic grid if that keeps its Betti numbers, else on its own; and which it is.
-
-    Interpolating the distance between slices tears thin oblique vessels, which the mask joins by corners: the topology
-    that somebody segmented counts for more than cubic voxels.
-    """
-    field = source.with_array(_mask_distance(source, name))
-    if max(source.spacing) - min(source.spacing) <= 1e-3 * min(source.spacing):
-        return field, "the input's, isotropic"
-    even = isotropic(field, min(source.spacing))
-    before, after = betti_numbers(source.array > 0), betti_numbers(even.array <= 0)
-    if before == after:
-        return even, "isotropic"
-    return field, f"the input's: on an isotropic grid the Betti numbers would change from {before} to {after}"
-
-
 def newest_run() -> Path:
     """The run below ./runs that was trained last."""
     models = sorted(RUNS.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
     if not models:
         raise InputError(
-            f"There is no trained model below {RUNS.resolve()}; run `vesselsdf train` first, or give --checkpoint (or "
-            "--mask, if the volume is a segmentation)."
+            f"There is no trained model below {RUNS.resolve()}; run `vesselsdf train` first, or give the run's folder "
+            "with --run."
         )
     return models[-1].parent
 
@@ -219,16 +191,16 @@ def train(config: RunConfig | None = None, output: str | Path | None = None) -> 
 
     processes.join()
     try:
-        network, settings, held_out = _fitted(config, folder)
+        model, held_out = _fitted(config, folder)
         if processes.rank() == 0:
-            _finish(config, folder, network, settings, held_out)
+            _finish(folder, model, held_out)
     finally:
         processes.leave()
     return folder
 
 
-def _fitted(config: RunConfig, folder: Path) -> tuple[VesselNet, Preprocessing, list[LabelledCase]]:
-    """Cases prepared (by the first process alone) and the network trained."""
+def _fitted(config: RunConfig, folder: Path) -> tuple[Model, list[LabelledCase]]:
+    """Cases prepared (by the first process alone) and the network trained; and the cases held out."""
     from vesselsdf import processes
     from vesselsdf.training import fit
 
@@ -246,21 +218,15 @@ def _fitted(config: RunConfig, folder: Path) -> tuple[VesselNet, Preprocessing, 
         held_out = [source.load(name) for name in track(source.validation, "load validation", unit="case")]
     processes.wait()
     training = prepare_all(folder / "cases", source.training, partial(_pair, source), settings, reach)
-
-    def validate(network: VesselNet) -> dict[str, float]:
-        return quick_figures(Model(network, config, settings), held_out)
-
-    return fit(config, training, folder, settings, validate), settings, held_out
+    return fit(config, training, folder, settings, lambda model: quick_figures(model, held_out)), held_out
 
 
-def _finish(
-    config: RunConfig, folder: Path, network: VesselNet, settings: Preprocessing, held_out: Sequence[LabelledCase]
-) -> None:
+def _finish(folder: Path, model: Model, held_out: Sequence[LabelledCase]) -> None:
     """Choose the threshold on the held-out cases and write the model."""
-    threshold, curve = choose_threshold(Model(network, config, settings), held_out)
+    threshold, curve = choose_threshold(model, held_out)
     write_json(folder / "threshold.json", {"threshold_voxels": threshold, "curve": curve})
-    settings = settings.model_copy(update={"threshold": threshold})
-    save_model(folder / "model.safetensors", network.state_dict(), config, settings, config.training.steps)
+    settings = model.preprocessing.model_copy(update={"threshold": threshold})
+    save_model(folder / "model.safetensors", replace(model, preprocessing=settings), model.config.training.steps)
 
 
 def _pair(source: Source, name: str) -> tuple[Volume, Volume]:
@@ -349,7 +315,7 @@ def _as_distance(volume: Volume, name: str) -> Volume:
     if volume.array.dtype.kind == "f" and volume.array.min() < 0:
         return volume
     check_mask(volume, name)
-    return volume.with_array(_mask_distance(volume, name))
+    return volume.with_array(mask_distance(volume, name))
 
 
 def save_evaluation(report: dict[str, Any], folder: str | Path) -> None:
@@ -388,10 +354,23 @@ def synthesise(folder: str | Path, cases: int, seed: int, modality: str, size: i
     return names
 
 
-def inspect(path: str | Path, spacing: tuple[float, float, float] | None = None) -> dict[str, Any]:
-    """Facts about a file, and what reconstructing it will take on this machine (the speed is measured)."""
+def inspect(
+    path: str | Path,
+    spacing: tuple[float, float, float] | None = None,
+    checkpoint: str | Path | None = None,
+) -> dict[str, Any]:
+    """Facts about a file, and what reconstructing it will take on this machine (the speed is measured).
+
+    `unfamiliar`: in what an image differs from those that the network of `checkpoint` (by default the general one) was
+    trained on.
+    """
     volume = read_volume(path, spacing)
     facts = volume_facts(volume, path)
+    if facts["looks_like_labels"]:
+        facts["unfamiliar"] = []
+    else:
+        model = load_model(checkpoint or GENERAL)
+        facts["unfamiliar"] = strange(of_image(model.preprocessing.working_volume(volume).array), model.seen)
     h = min(volume.spacing)
     shape = tuple(int(np.ceil(n * s / h - 1e-3)) for n, s in zip(volume.shape, volume.spacing, strict=True))
     return facts | {"working_spacing": h, "working_shape": shape, "needs": estimate(shape)}

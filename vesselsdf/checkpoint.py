@@ -6,8 +6,9 @@ a temporary name and renamed: a kill at any moment leaves the one before.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,15 +22,21 @@ from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.scales import REFINEMENT_CONSTANT
 
 HEADER = "vesselsdf"
+GENERAL = Path(__file__).parent / "weights" / "general.safetensors"
+"""The weights that come with the package: trained on synthetic CT, MR and microscopy; see the model card beside it."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network (in evaluation mode) with what it was trained by and what it expects."""
+    """A trained network (in evaluation mode) with what it was trained by and what it expects.
+
+    `seen`: ranges of the figures of its training images (`vesselsdf.familiarity`).
+    """
 
     network: VesselNet
     config: RunConfig
     preprocessing: Preprocessing
+    seen: dict[str, Any] = field(default_factory=dict)
 
 
 def build_network(settings: NetworkSettings) -> VesselNet:
@@ -38,17 +45,16 @@ def build_network(settings: NetworkSettings) -> VesselNet:
     return VesselNet(levels=settings.levels, width=settings.width, kappa=settings.kappa, needed=needed)
 
 
-def save_model(
-    path: Path, weights: dict[str, Tensor], config: RunConfig, preprocessing: Preprocessing, steps: int
-) -> None:
-    """Write a model; `steps` is the number of optimisation steps it has seen."""
+def save_model(path: Path, model: Model, steps: int) -> None:
+    """Write a model; `steps` is the number of optimisation steps that it has seen."""
     header = {
         "version": __version__,
         "steps": steps,
-        "config": config.model_dump(mode="json"),
-        "preprocessing": preprocessing.model_dump(mode="json"),
+        "config": model.config.model_dump(mode="json"),
+        "preprocessing": model.preprocessing.model_dump(mode="json"),
+        "seen": model.seen,
     }
-    _save(path, weights, header)
+    _save(path, model.network.state_dict(), header)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
@@ -57,7 +63,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     try:
         config = RunConfig.model_validate(header["config"])
         preprocessing = Preprocessing.model_validate(header["preprocessing"])
-    except (KeyError, ValueError) as error:
+        seen = {key: (float(low), float(high)) for key, (low, high) in header.get("seen", {}).items()}
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a model of this package (its header lacks or has odd settings).") from error
     network = build_network(config.network)
     try:
@@ -66,7 +73,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
         raise InputError(
             f"The weights in {path} do not fit the network its header describes; it is damaged."
         ) from error
-    return Model(network.to(device).eval(), config, preprocessing)
+    return Model(network.to(device).eval(), config, preprocessing, seen)
 
 
 def save_state(path: Path, step: int, weights: dict, average: dict, moments: dict[str, Tensor]) -> None:

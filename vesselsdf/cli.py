@@ -22,7 +22,7 @@ usage: vesselsdf COMMAND [options]        vesselsdf COMMAND --help for the optio
 examples:
   vesselsdf train                                         the small network on synthetic trees
   vesselsdf train --data.root my_cases                    on your own (nnU-Net, MSD or images/ + labels/ folders)
-  vesselsdf reconstruct scan.nii.gz -o result             with the newest run
+  vesselsdf reconstruct scan.nii.gz -o result             with the weights that come with it
   vesselsdf reconstruct mask.nii.gz -o result --mask      from anybody's segmentation, no network
   vesselsdf mesh result -o flow.vtp --smooth --open-ends  wall, inlets and outlets for flow simulation
   vesselsdf evaluate                                      the newest run on its held-out cases
@@ -116,7 +116,9 @@ def _train(arguments: list[str]) -> int:
     shape = f"{config.training.batch} patches of {config.training.patch}^3, {config.network.levels} levels"
     print(f"Training on {config.data.root} data: {config.training.steps} steps of {shape}.", flush=True)
     folder = train(config, output)
-    print(f"Trained model: {folder / 'model.safetensors'}\nNext: vesselsdf evaluate --run {folder}")
+    model = folder / "model.safetensors"
+    print(f"Trained model: {model}\nNext: vesselsdf evaluate --run {folder}")
+    print(f"Then: vesselsdf reconstruct SCAN -o result --checkpoint {model}")
     return 0
 
 
@@ -153,7 +155,7 @@ def _reconstruct(arguments: list[str]) -> int:
         Args:
             volume: image file, or folder of a DICOM series.
             output: folder for the results.
-            checkpoint: model.safetensors of a trained run; by default that of the newest run below ./runs.
+            checkpoint: model.safetensors of a trained run; by default the general one that comes with the package.
             mask: the volume is a segmentation (vessel above 0); no network is used.
             mend: take out what noise of a voxel or two makes: holes, cavities, specks and gaps.
             root: where a tree begins, RAS mm (several: one after the other); by default its thickest end.
@@ -309,17 +311,20 @@ def _synth(arguments: list[str]) -> int:
 def _inspect(arguments: list[str]) -> int:
     import tyro
 
-    def command(volume: Annotated[Path, tyro.conf.Positional], spacing: Spacing | None = None) -> int:
-        """Say what a file holds, and what reconstructing it will take.
+    def command(
+        volume: Annotated[Path, tyro.conf.Positional], checkpoint: Path | None = None, spacing: Spacing | None = None
+    ) -> int:
+        """Say what a file holds, what reconstructing it will take, and whether the network knows scans like it.
 
         Args:
             volume: image or mask file, or folder of a DICOM series.
+            checkpoint: model.safetensors of a trained run; by default the general one that comes with the package.
             spacing: voxel edges in mm, for .npy and TIFF files only.
         """
         from vesselsdf.api import inspect
         from vesselsdf.report.text import inspection
 
-        print(inspection(inspect(volume, spacing)))
+        print(inspection(inspect(volume, spacing, checkpoint)))
         return 0
 
     return _parse(command, "inspect", "  vesselsdf inspect scan.nii.gz\n  vesselsdf inspect dicom_folder", arguments)

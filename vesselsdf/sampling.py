@@ -25,8 +25,12 @@ from vesselsdf.progress import track
 from vesselsdf.topology.thinning import thin
 from vesselsdf.volume import Volume, check_image, resample
 
-# Share of the patches centred near a vessel's centreline; the others lie anywhere, so that background is learned too.
+# Share of the patches centred near a vessel; the others lie anywhere, so that background is learned too.
 CENTRED = 0.7
+# Voxels. A branch with a smaller radius is thin; two walls are a near miss if a voxel between them is closer to both.
+THIN, GAP = 1.5, 1.75
+# Half-way between two walls the distance has a ridge: its central differences are well below 1 there.
+RIDGE = 0.5
 # Share of the patches that are magnified or shrunk, and by how much: vessels of a modality come in all widths, and the
 # widest (an aorta of 25 voxels across) would need cases too large to keep many of.
 ZOOMED = 0.5
@@ -38,13 +42,14 @@ class PreparedCase:
     """A training case on the working grid.
 
     `image`: (X, Y, Z) float16, normalised; `sdf`: (X, Y, Z) float16, voxels, clipped, NaN where it is not known;
-    `skeleton`: (n, 3) voxel indices.
+    `skeleton`: (n, 3) voxel indices. `hard`: places of this kind each, (n, 3): thin branches, forks, near misses.
     """
 
     name: str
     image: np.ndarray
     sdf: np.ndarray
     skeleton: Int[np.ndarray, "n 3"]
+    hard: tuple[Int[np.ndarray, "_ 3"], ...] = ()
 
 
 Load = Callable[[], tuple[Volume, Volume]]
@@ -79,9 +84,29 @@ def prepare(folder: Path, name: str, load: Load, settings: Preprocessing, reach:
             image=grid.array.astype(np.float16),
             sdf=np.clip(field, -reach, reach).astype(np.float16),
             skeleton=skeleton,
+            **hard_places(field, skeleton),
         )
-    arrays = {key: np.load(target / f"{key}.npy", mmap_mode="r") for key in ("image", "sdf", "skeleton")}
-    return PreparedCase(name, arrays["image"], arrays["sdf"], np.asarray(arrays["skeleton"]))
+    image, sdf = (np.load(target / f"{key}.npy", mmap_mode="r") for key in ("image", "sdf"))
+    skeleton, *hard = (np.load(target / f"{key}.npy") for key in ("skeleton", "thin", "forks", "gaps"))
+    return PreparedCase(name, image, sdf, skeleton, tuple(hard))
+
+
+def hard_places(field: Float[np.ndarray, "x y z"], skeleton: Int[np.ndarray, "n 3"]) -> dict[str, np.ndarray]:
+    """Voxels where topology is won or lost: `thin` branches, `forks`, and `gaps` between walls; `field` in voxels."""
+    line = np.zeros(np.add(field.shape, 2), np.uint8)
+    line[tuple((skeleton + 1).T)] = 1
+    around = sum(line[tuple((skeleton + step).T)].astype(int) for step in np.ndindex(3, 3, 3))
+    between = np.argwhere((field > 0) & (field <= GAP)).astype(np.int32)
+    squares = np.zeros(len(between), np.float32)
+    for axis in range(3):
+        step = np.eye(3, dtype=int)[axis]
+        ahead, behind = (tuple(np.clip(between + s, 0, np.array(field.shape) - 1).T) for s in (step, -step))
+        squares += ((field[ahead] - field[behind]) / 2) ** 2
+    return {
+        "thin": skeleton[field[tuple(skeleton.T)] > -THIN],
+        "forks": skeleton[np.asarray(around) > 3],
+        "gaps": between[squares < RIDGE**2],
+    }
 
 
 def prepare_all(
@@ -148,10 +173,12 @@ def _draw_one(case: PreparedCase, size: int, generator: np.random.Generator) -> 
 
 def _window(case: PreparedCase, size: int, generator: np.random.Generator) -> tuple[tuple[slice, ...], np.ndarray]:
     free = np.maximum(np.array(case.image.shape) - size, 0)
-    if generator.random() < CENTRED and len(case.skeleton):
+    kinds = [places for places in (case.skeleton, *case.hard) if len(places)]
+    if generator.random() < CENTRED and kinds:
+        places = kinds[int(generator.integers(len(kinds)))]
         # Not only in the middle of the patch, or the network would learn to look there.
         near = generator.integers(-3 * size // 8, 3 * size // 8 + 1, 3)
-        centre = case.skeleton[generator.integers(len(case.skeleton))] + near
+        centre = places[generator.integers(len(places))] + near
         start = np.clip(centre - size // 2, 0, free)
     else:
         start = generator.integers(0, free + 1)

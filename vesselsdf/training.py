@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from vesselsdf import processes
-from vesselsdf.checkpoint import build_network, load_state, save_model, save_state
+from vesselsdf.checkpoint import Model, build_network, load_state, save_model, save_state
 from vesselsdf.config import RunConfig
 from vesselsdf.errors import InputError, RunError
+from vesselsdf.familiarity import of_image, of_vessels, ranges
 from vesselsdf.files import write_text
 from vesselsdf.losses import total_loss
 from vesselsdf.network import VesselNet
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 WARM_UP = 0.05
 FINAL_RATE = 0.01
 
-Validate = Callable[[VesselNet], dict[str, float]]
+Validate = Callable[[Model], dict[str, float]]
 
 
 def fit(
@@ -45,14 +46,14 @@ def fit(
     folder: Path,
     preprocessing: Preprocessing,
     validate: Validate | None = None,
-) -> VesselNet:
-    """Train on `cases`, resuming from `folder` if it holds a checkpoint; returns the network with averaged weights.
+) -> Model:
+    """Train on `cases`, resuming from `folder` if it holds a checkpoint; returns the model with averaged weights.
 
     If `torchrun` started several processes (`vesselsdf.processes`), they share the patches of every step; the first one
     writes, validates and shows its progress.
 
     Writes `state.safetensors` (to resume), `model.safetensors` (to reconstruct), `metrics.jsonl` and TensorBoard
-    events to `folder`. `validate` is called with the averaged network every `validate_every` steps and its figures
+    events to `folder`. `validate` is called with the averaged model every `validate_every` steps and its figures
     are logged.
     """
     settings, first = config.training, processes.rank() == 0
@@ -63,6 +64,9 @@ def fit(
     network = build_network(config.network).to(device)
     average = {key: value.clone() for key, value in network.state_dict().items()}
     optimiser = Optimiser(network, settings.learning_rate, settings.weight_decay)
+    averaged = build_network(config.network).to(device).eval()
+    seen = ranges(of_image(case.image) | of_vessels(case.image, case.sdf) for case in cases)
+    model = Model(averaged, config, preprocessing, seen)
     start = _resume(folder / "state.safetensors", network, average, optimiser)
     journal = Journal(folder, start) if first else None
 
@@ -96,14 +100,17 @@ def fit(
             journal.write(done, figures | {"rate": rate})
             bar.set_postfix(loss=f"{figures['loss/total']:.3f}")  # type: ignore[union-attr]
             if done % settings.checkpoint_every == 0 or done == settings.steps:
-                save_model(folder / "model.safetensors", average, config, preprocessing, done)
+                averaged.load_state_dict(average)
+                save_model(folder / "model.safetensors", model, done)
                 save_state(folder / "state.safetensors", done, network.state_dict(), average, optimiser.state())
             if validate and (done % settings.validate_every == 0 and done != settings.steps):
-                journal.write(done, validate(_averaged(config, average, device)))
+                averaged.load_state_dict(average)
+                journal.write(done, validate(model))
     if journal is not None:
         journal.close()
     processes.wait()
-    return _averaged(config, average, device)
+    averaged.load_state_dict(average)
+    return model
 
 
 def learning_rate(step: int, steps: int, highest: float) -> float:
@@ -172,12 +179,6 @@ def update_average(average: dict[str, Tensor], weights: dict[str, Tensor], decay
             average[key].lerp_(value, 1 - decay)
         else:
             average[key].copy_(value)
-
-
-def _averaged(config: RunConfig, average: dict[str, Tensor], device: torch.device) -> VesselNet:
-    network = build_network(config.network).to(device)
-    network.load_state_dict(average)
-    return network.eval()
 
 
 class Journal:

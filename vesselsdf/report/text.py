@@ -251,5 +251,6 @@ def inspection(facts: Mapping[str, Any]) -> str:
         ("working grid", f"{' x '.join(map(str, facts['working_shape']))} voxels of {facts['working_spacing']:.4g} mm"),
         ("reconstruction", f"about {needs['gigabytes']:.1f} GB and {needs['seconds']:.0f} s on this machine"),
     ]
+    pairs += [("unlike training", one) for one in facts["unfamiliar"]]
     width = max(len(name) for name, _ in pairs)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs)

@@ -9,14 +9,22 @@ from jaxtyping import Float
 
 from vesselsdf.distance import tube_distance
 from vesselsdf.errors import InputError, RunError
+from vesselsdf.synthesis.lesions import with_lesions
 from vesselsdf.synthesis.scanner import scan, thick_affine
 from vesselsdf.synthesis.trees import grow_tree
+from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.volume import Volume, write_volume
+
+DISEASED = 0.35
+"""Share of the cases that get stenoses and aneurysms."""
 
 
 @dataclass(frozen=True)
 class SyntheticCase:
-    """`image` (float32; coarser along z if its slices are thick), `label` (uint8), `sdf` (float32 mm) and `graph`."""
+    """`image` (float32; coarser along z if its slices are thick), `label` (uint8), `sdf` (float32 mm) and `graph`.
+
+    A saccular aneurysm belongs to label and field; the graph, which has centrelines only, does not know of it.
+    """
 
     image: Volume
     label: Volume
@@ -77,12 +85,28 @@ def synthetic_case(
     graph = _grow_with_loops(seed, shape, spacing, range(loops, fewest - 1, -1), branches, settings)
     affine = grid_affine(shape, spacing, generator if oblique else None)
     graph = transformed(graph, affine @ np.diag([*(1 / np.asarray(spacing)), 1.0]))
-    field = tube_distance(graph, shape, affine, band)
+    graph, field = _diseased(graph, shape, affine, band, np.random.default_rng([seed, 3]))
     image = scan(field, spacing, modality, generator, slices)
     label = (field <= 0).astype(np.uint8)
     return SyntheticCase(
         Volume(image, thick_affine(affine, slices)), Volume(label, affine), Volume(field, affine), graph, modality, seed
     )
+
+
+def _diseased(
+    graph: nx.MultiGraph, shape: tuple[int, int, int], affine: np.ndarray, band: float | None, generator
+) -> tuple[nx.MultiGraph, np.ndarray]:
+    """The tree and its distance field, in part of the cases with lesions, where these leave the topology as it is."""
+    field = tube_distance(graph, shape, affine, band)
+    if generator.random() >= DISEASED:
+        return graph, field
+    voxel = float(np.linalg.norm(affine[:3, :3]) / np.sqrt(3))
+    ill = with_lesions(graph, int(generator.integers(1, 5)), voxel, generator)
+    changed = tube_distance(ill, shape, affine, band)
+    if betti_numbers(changed <= 0) != betti_numbers(field <= 0):
+        return graph, field
+    ill.remove_nodes_from(list(nx.isolates(ill)))  # the sacs have no centreline
+    return ill, changed
 
 
 def _grow_with_loops(seed: int, shape, spacing, loops: range, branches: int, settings: dict) -> nx.MultiGraph:

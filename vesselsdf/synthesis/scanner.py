@@ -134,6 +134,8 @@ def _ct(vessel, generator: np.random.Generator) -> tuple:
         _put(image, -1000, _outside(vessel, generator))
     if generator.random() < 0.75:
         _put_bone(image, size, generator)
+    if generator.random() < 0.35:
+        _put_bone_beside(image, vessel, generator)
     brightness = np.float32(40 + contrast) * (
         1 + np.float32(draw(0.02, 0.1)) * smooth_field(shape, size * 0.3, generator)
     )
@@ -141,6 +143,8 @@ def _ct(vessel, generator: np.random.Generator) -> tuple:
     if generator.random() < 0.3:  # calcified wall
         spots = _above(smooth_field(shape, draw(3, 6), generator), draw(2.2, 2.8), 0.5)
         _put(image, draw(600, 1200), spots * (vessel > 0) * (vessel < 1))
+    if generator.random() < 0.2:
+        image += _streaks(shape, generator)
     return image, contrast
 
 
@@ -159,6 +163,37 @@ def _put_bone(image, size: int, generator: np.random.Generator) -> None:
     inside = np.float32(draw(150, 450)) + np.float32(draw(30, 120)) * _texture(image.shape, generator)
     image += bone * (inside - image)
     _put(image, draw(600, 1400), shell)
+
+
+def _put_bone_beside(image, vessel, generator: np.random.Generator) -> None:
+    """A lump of bone that touches a vessel, as the skull base or a vertebra does."""
+    draw = generator.uniform
+    inside = np.argwhere(vessel >= 1)
+    if len(inside) == 0:
+        return
+    radii = draw(4, max(5.0, 0.2 * min(vessel.shape)), 3)
+    centre = inside[generator.integers(len(inside))] + generator.normal(size=3) * radii
+    x, y, z = (np.arange(n, dtype=np.float32) - np.float32(c) for n, c in zip(vessel.shape, centre, strict=True))
+    r = [np.float32(value) for value in radii]
+    away = np.sqrt((x[:, None, None] / r[0]) ** 2 + (y[None, :, None] / r[1]) ** 2 + (z[None, None, :] / r[2]) ** 2)
+    away += np.float32(0.15) * smooth_field(vessel.shape, float(radii.min()), generator)
+    _put(image, draw(150, 500), _above(-away, -1.0, 0.2))
+    _put(image, draw(500, 1300), _above(-np.abs(away - np.float32(0.85)), -float(draw(0.05, 0.15)), 0.1))
+
+
+def _streaks(shape, generator: np.random.Generator) -> Float32[np.ndarray, "x y z"]:
+    """What beam hardening and metal leave in the axial planes: rays from a dense spot, weaker with distance."""
+    draw = generator.uniform
+    place = [draw(-0.1, 1.1) * n for n in shape]
+    x, y = (np.arange(n, dtype=np.float32) - np.float32(p) for n, p in zip(shape[:2], place[:2], strict=True))
+    angle = np.arctan2(y[None, :], x[:, None]) / (2 * np.pi) + 0.5
+    rays = int(draw(40, 160))
+    profile = gaussian_filter(generator.standard_normal(rays), 0.8, mode="wrap").astype(np.float32)
+    pattern = np.interp(angle, np.arange(rays + 1) / rays, np.append(profile, profile[0])).astype(np.float32)
+    reach = np.float32(draw(10, 40))
+    plane = pattern * reach / (reach + np.hypot(x[:, None], y[None, :]))
+    depth = np.exp(-0.5 * ((np.arange(shape[2]) - place[2]) / draw(2, 12)) ** 2).astype(np.float32)
+    return np.float32(draw(60, 300)) * plane[:, :, None] * depth
 
 
 def _outside(vessel, generator: np.random.Generator) -> Float32[np.ndarray, "x y z"]:
