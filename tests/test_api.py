@@ -190,10 +190,10 @@ def test_an_image_without_any_vessel_gets_one_sentence(run):
         made.mesh()
 
 
-def test_without_a_model_the_remedy_is_named(tmp_path, monkeypatch):
+def test_without_a_run_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="run `vesselsdf train` first"):
-        vesselsdf.reconstruct(Volume(np.random.default_rng(0).normal(size=(16, 16, 16)), np.eye(4)))
+        api.evaluate_run()
 
 
 def test_folders_are_compared_by_stem(tmp_path):

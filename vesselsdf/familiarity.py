@@ -12,7 +12,8 @@ from jaxtyping import Float, Real
 
 # Voxels of one image that are looked at, in whole planes spread evenly.
 SAMPLE = 4_000_000
-# A range is widened to each side by this share of its width: training images do not meet their own extremes.
+# A range is widened by this share of its width, below at most by this share of its lower end: images for training do
+# not reach all extremes, but contrast of a few hundred somewhere does not make none at all usual.
 SLACK = 0.25
 # The shell of surroundings with which the vessels are compared, voxels from the wall.
 INSIDE, SHELL = -0.5, (2.0, 5.0)
@@ -79,8 +80,8 @@ def strange(figures: Mapping[str, float], seen: Mapping[str, Any]) -> list[str]:
         if key not in seen or key not in MEANING:
             continue
         low, high = seen[key]
-        slack = SLACK * (high - low)
-        if not low - slack <= value <= high + slack:
+        width = high - low
+        if not low - SLACK * min(width, abs(low)) <= value <= high + SLACK * width:
             what, check = MEANING[key]
             found.append(f"{what} is {value:.2g}, in training it was {low:.2g} to {high:.2g}: check {check}")
     return found
