@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from vesselsdf.config import DataSettings
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
+from vesselsdf.preprocessing import Preprocessing
+from vesselsdf.sampling import draw, prepare
 from vesselsdf.sources import LabelledCase, known_distance, open_source
 from vesselsdf.synthesis.scanner import smooth_field
 from vesselsdf.volume import Volume, write_volume
@@ -20,6 +22,24 @@ def test_synthetic_sources_have_slices_as_thick_as_asked():
     case = source.load(source.training[0])
     assert case.image.spacing == pytest.approx((0.5, 0.5, 1.5))
     assert case.vessel.spacing == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_some_synthetic_training_cases_have_no_vessel_and_some_two_trees(tmp_path):
+    import networkx as nx
+
+    data = DataSettings(synthetic_cases=30, synthetic_size=48, slices=(1, 3))
+    source = open_source(data, seed=0)
+    empty = [name for name in source.training if name.startswith("none")]
+    assert len(empty) == 1
+    assert not [name for name in source.validation if name.startswith("none")]
+    case = source.load(empty[0])
+    assert case.distance().array.min() > 10
+    made = prepare(tmp_path, empty[0], lambda: (case.image, case.distance()), Preprocessing(), 24.0)
+    batch = draw([made], 32, 2, seed=0, step=0)
+    assert not batch.skeleton.any()
+    assert (batch.sdf > 0).all()
+    trees = {nx.number_connected_components(source.load(name).graph) for name in source.training[:8]}
+    assert trees == {1, 2}
 
 
 def test_labels_without_a_vessel_are_refused():

@@ -12,14 +12,17 @@ from jaxtyping import Bool, Float
 from vesselsdf.config import DataSettings
 from vesselsdf.data import Card, Case, find_cases, load_card, vessel_mask
 from vesselsdf.distance import signed_distance
-from vesselsdf.errors import InputError
-from vesselsdf.synthesis.cases import synthetic_case
+from vesselsdf.errors import InputError, RunError
+from vesselsdf.synthesis.cases import empty_case, synthetic_case
 from vesselsdf.volume import Volume, check_image, check_mask, check_same_grid, read_volume
 
 MODALITIES = ("ct", "mr", "microscopy")
 # Voxel edge of synthetic cases, mm: near that of CT and MR angiograms. The network works in voxels, so nothing hangs
 # on it.
 SYNTHETIC_SPACING = 0.5
+# One in so many synthetic training cases has no vessel at all; this share of the others has two trees in each other's
+# way, as arteries and veins are.
+EMPTY, TWO_TREES = 25, 0.2
 # Distances that differ by less than this, voxels, are the same: labels say no more.
 SURE = 0.1
 
@@ -82,19 +85,26 @@ def _split(names: Sequence[str], share: float, seed: int) -> tuple[list[str], li
 def _synthetic_source(data: DataSettings, seed: int) -> Source:
     names = [f"tree_{index:04d}" for index in range(data.synthetic_cases)]
     held_out = max(1, round(data.validation * len(names)))
-    return Source(names[:-held_out], names[-held_out:], partial(_grow_case, data, seed), data.window)
+    # Nobody asks for the vessels of a scan without any, but parts of many scans are like that.
+    training = [name.replace("tree", "none") if number % EMPTY == EMPTY - 1 else name
+                for number, name in enumerate(names[:-held_out])]  # fmt: skip
+    return Source(training, names[-held_out:], partial(_grow_case, data, seed), data.window)
 
 
 def _grow_case(data: DataSettings, seed: int, name: str) -> LabelledCase:
-    index = int(name.removeprefix("tree_"))
-    number = seed * 1_000_003 + index
-    case = synthetic_case(
-        seed=number,
-        shape=(data.synthetic_size,) * 3,
-        spacing=(SYNTHETIC_SPACING,) * 3,
-        modality=MODALITIES[index % len(MODALITIES)] if data.modality == "mixed" else data.modality,
-        slices=int(np.random.default_rng([number, 2]).choice(data.slices)),
-    )
+    kind, _, index = name.partition("_")
+    number = seed * 1_000_003 + int(index)
+    generator = np.random.default_rng([number, 2])
+    shape, spacing = (data.synthetic_size,) * 3, (SYNTHETIC_SPACING,) * 3
+    modality = MODALITIES[int(index) % len(MODALITIES)] if data.modality == "mixed" else data.modality
+    slices = int(generator.choice(data.slices))
+    if kind == "none":
+        return LabelledCase(name, *empty_case(number, shape, spacing, modality, slices))
+    grow = partial(synthetic_case, number, shape, spacing, modality, slices=slices)
+    try:
+        case = grow(trees=2 if generator.random() < TWO_TREES else 1)
+    except RunError:  # no room for two
+        case = grow()
     return LabelledCase(name, case.image, case.sdf, case.graph)
 
 

@@ -93,6 +93,17 @@ def synthetic_case(
     )
 
 
+def empty_case(
+    seed: int, shape: tuple[int, int, int], spacing: tuple[float, float, float], modality: str, slices: int = 1
+) -> tuple[Volume, Volume]:
+    """A scan without any vessel, and its field: everything lies far outside."""
+    generator = np.random.default_rng([seed, 1])
+    affine = grid_affine(shape, spacing, generator)
+    field = np.full(shape, np.float32(max(shape) * max(spacing)))
+    image = scan(field, spacing, modality, generator, slices)
+    return Volume(image, thick_affine(affine, slices)), Volume(field, affine)
+
+
 def _diseased(
     graph: nx.MultiGraph, shape: tuple[int, int, int], affine: np.ndarray, band: float | None, generator
 ) -> tuple[nx.MultiGraph, np.ndarray]:
