@@ -11,10 +11,12 @@ SCAN := $(or $(INPUT),$(TREE))
 
 demo: $(VENV)/.installed
 	@if [ -n "$(INPUT)" ] && [ ! -e "$(INPUT)" ]; then echo "make demo: there is no file $(INPUT)"; exit 2; fi
+	@if [ -z "$(INPUT)" ]; then $(BIN)/vesselsdf synth demo/trees --cases 1 --seed 4711 --modality mr --size 160; fi
+	$(BIN)/vesselsdf reconstruct "$(SCAN)" -o demo/result
+	@echo "That was with the weights that come with the package. Now a network is trained, in some minutes."
 	$(BIN)/vesselsdf train --output demo/run
 	$(BIN)/vesselsdf evaluate --run demo/run
-	@if [ -z "$(INPUT)" ]; then $(BIN)/vesselsdf synth demo/trees --cases 1 --seed 4711 --modality mr --size 160; fi
-	$(BIN)/vesselsdf reconstruct "$(SCAN)" -o demo/result --checkpoint demo/run/model.safetensors
+	$(BIN)/vesselsdf reconstruct "$(SCAN)" -o demo/trained --checkpoint demo/run/model.safetensors
 
 test: $(VENV)/.installed-dev check
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"

@@ -7,6 +7,7 @@ blended, because the network is local.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vesselsdf.errors import RunError
-from vesselsdf.network import VesselNet
+from vesselsdf.network import BLOCK, VesselNet
 from vesselsdf.progress import track
 from vesselsdf.scales import level_shape
 
@@ -110,7 +111,7 @@ def _stem_of_window(
     """Stem features of `level` on a window of that level's grid, from just as much of the image as they depend on."""
     scale = 2**level
     span = tuple(slice(w.start * scale, w.stop * scale) for w in window)
-    crop = _grown(span, network.stem_reach(level), tuple(image.shape[2:]), scale)
+    crop = _grown(span, network.stem_reach(level), tuple(image.shape[2:]), math.lcm(scale, BLOCK))
     features = network.stem_features(image[_last(crop)].to(device), level)
     return features[_last(_relative(window, [c.start // scale for c in crop]))]
 

@@ -13,9 +13,10 @@ gathering their 27 neighbours into a matrix product where few are active, and as
 zero-filled volume where many are: the same numbers (submanifold convolution; Graham, Engelcke, van der Maaten 2018,
 arXiv 1711.10275).
 
-Everything is local: normalisation uses running statistics at inference, nothing is pooled over the volume. The value
-at a voxel depends on the image within a fixed distance, and evaluation in tiles gives the same numbers as in one
-piece.
+Everything is local: normalisation uses running statistics at inference, nothing is pooled over the volume. What a
+network with statistics of the tile gains by adapting to it, the `local_contrast` of the image gives here: a second
+channel in which brightness is relative to a neighbourhood of three blocks. The value at a voxel depends on the image
+within a fixed distance, and evaluation in tiles gives the same numbers as in one piece.
 
 Fields are in units of the level-0 voxel inside, and in units of `spacing` (mm) outside.
 """
@@ -44,6 +45,14 @@ GPU_PIECE = 64_000_000
 INITIAL_DISTANCE = 1.5
 
 
+# Voxels along the edge of a block of `local_contrast`, and the variance that is as good as none.
+BLOCK = 8
+FLAT = 1e-3
+
+# Running statistics follow those of the batches slowly: a batch is two patches of different modality.
+STATISTICS_MOMENTUM = 0.03
+
+
 class VesselNet(nn.Module):
     """Image in, list of signed distance fields out, finest first.
 
@@ -69,7 +78,7 @@ class VesselNet(nn.Module):
         stem = [width * (1, 2, 4, 6, 8, 8)[min(level, 5)] for level in range(levels)]
         refined = [width * (2, 3, 5, 6, 8, 8)[min(level, 5)] for level in range(levels - 1)]
         self.stem = nn.ModuleList(
-            [_entry(1, stem[0])] + [_StemLevel(stem[level - 1], stem[level]) for level in range(1, levels)]
+            [_entry(2, stem[0])] + [_StemLevel(stem[level - 1], stem[level]) for level in range(1, levels)]
         )
         self.context = nn.Sequential(_Residual(stem[-1], 1), _Residual(stem[-1], 2))
         self.coarsest = nn.Conv3d(stem[-1], 1, 1)
@@ -95,11 +104,12 @@ class VesselNet(nn.Module):
 
     def stem_reach(self, level: int) -> int:
         """Voxels of level 0 that a stem feature at `level` depends on, to each side of its cell."""
-        return 2 + sum(2 * 2**finer for finer in range(1, level + 1))
+        return 3 * BLOCK + 2 + sum(2 * 2**finer for finer in range(1, level + 1))
 
     def stem_features(self, image: Tensor, level: int) -> Tensor:
         """Stem features of one level, (B, C, ...) on that level's grid."""
-        features = image.contiguous(memory_format=torch.channels_last_3d)
+        features = torch.cat([image, local_contrast(image)], dim=1)
+        features = features.contiguous(memory_format=torch.channels_last_3d)
         for stage in self.stem[: level + 1]:
             features = stage(features)
         return features
@@ -155,9 +165,39 @@ class VesselNet(nn.Module):
             fields.append(field)
         return [field * spacing for field in reversed(fields)]
 
+    def hold_statistics(self) -> None:
+        """Normalise by the running statistics from now on, although the weights go on training (until `train()`).
+
+        With the statistics of its patches a network adapts to each of them, and cannot at inference: held-out errors
+        then stop to follow the training loss.
+        """
+        for module in self.modules():
+            if isinstance(module, (_DenseNorm, _SiteNorm)):
+                module.eval()
+
     def apriori_bounds(self, spacing: float) -> list[float]:
         """``B_l`` in mm on ``sup |phi_0 - U^l phi_l|``, per level, known before the network runs."""
         return bounds(spacing, self.levels, self.kappa)
+
+
+def local_contrast(image: Tensor) -> Tensor:
+    """The image (B, 1, X, Y, Z) less its local mean, over its local deviation.
+
+    Mean and deviation are those of 3 x 3 x 3 blocks of 8 voxels a side, prolonged linearly between the blocks' centres;
+    at the border blocks are repeated. Blocks lie on the grid of the volume: a part of it that begins at a multiple of
+    8 has the same values, except within `3 * BLOCK` voxels of where it was cut.
+    """
+    shape = image.shape[2:]
+    short = [-size % BLOCK for size in shape]
+    whole = F.pad(image, (0, short[2], 0, short[1], 0, short[0]), mode="replicate") if any(short) else image
+    moments = torch.cat([F.avg_pool3d(whole, BLOCK), F.avg_pool3d(whole.square(), BLOCK)], dim=1)
+    mean, square = F.avg_pool3d(F.pad(moments, (1,) * 6, mode="replicate"), 3, stride=1).split(1, dim=1)
+    scale = torch.rsqrt((square - mean.square()).clamp(min=0) + FLAT)
+    mean, scale = (
+        F.interpolate(part, scale_factor=BLOCK, mode="trilinear")[..., : shape[0], : shape[1], : shape[2]]
+        for part in (mean, scale)
+    )
+    return (image - mean) * scale
 
 
 @dataclass(frozen=True)
@@ -282,6 +322,9 @@ class _SiteConvolution(nn.Module):
 class _DenseNorm(nn.BatchNorm3d):
     """Batch normalisation over all voxels of the batches of all processes."""
 
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, momentum=STATISTICS_MOMENTUM)
+
     def forward(self, features: Tensor) -> Tensor:
         if self.training and processes.size() > 1:
             return processes.batch_norm(self, features)
@@ -290,6 +333,9 @@ class _DenseNorm(nn.BatchNorm3d):
 
 class _SiteNorm(nn.BatchNorm1d):
     """Batch normalisation over active voxels; too few of them to measure a variance use the running statistics."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, momentum=STATISTICS_MOMENTUM)
 
     def forward(self, rows: Tensor) -> Tensor:
         if not self.training:

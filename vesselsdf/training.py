@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 WARM_UP = 0.05
 FINAL_RATE = 0.01
+# Share of the steps in which normalisation follows the statistics of the batch, as it must at first; in the others it
+# is what it will be at inference.
+ADAPTING = 0.4
 
 Validate = Callable[[Model], dict[str, float]]
 
@@ -83,6 +86,8 @@ def fit(
             upcoming = patches(step + 1)
             rate = learning_rate(step, settings.steps, settings.learning_rate)
             network.train()
+            if step >= ADAPTING * settings.steps:
+                network.hold_statistics()
             losses = _loss(network, batch, config, device)
             optimiser.zero_grad()
             losses["total"].backward()
