@@ -113,3 +113,12 @@ def test_a_run_on_half_labelled_cases_learns_from_the_labelled_half(half_labelle
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(value) for line in lines for value in line.values())
     assert len(evaluate_run(folder)["cases"]) == 1
+
+
+def test_a_label_with_several_ids_is_named_unless_the_ids_are_chosen(half_labelled, caplog):
+    open_source(DataSettings(root=str(half_labelled)), 0)
+    assert "has the ids 1, 9, and all count as vessel" in caplog.text
+    caplog.clear()
+    open_source(DataSettings(root=str(half_labelled), vessel_ids=(1,)), 0)
+    open_source(DataSettings(root=str(half_labelled), ignore_ids=(9,)), 0)
+    assert not caplog.text

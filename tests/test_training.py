@@ -95,3 +95,16 @@ def test_the_learning_rate_warms_up_and_comes_down():
     assert rates[0] < rates[9] == pytest.approx(1e-3)
     assert all(later < earlier for earlier, later in pairwise(rates[10:]))
     assert 0 < rates[-1] < 2e-5
+
+
+def test_training_can_start_from_other_weights_of_the_same_shape(tmp_path):
+    short = TINY | {"training": TINY["training"] | {"steps": 2}}
+    first = train(parse_config(short, "here"), tmp_path / "first") / "model.safetensors"
+    still = short["training"] | {"start": str(first), "learning_rate": 1e-12}
+    second = train(parse_config(short | {"training": still}, "here"), tmp_path / "second") / "model.safetensors"
+    before, after = tensors(first), tensors(second)
+    moved = [key for key in before if not np.allclose(before[key], after[key], atol=1e-5)]
+    assert all("running" in key or "tracked" in key for key in moved)
+    wide = short | {"network": {"levels": 3, "width": 6}, "training": short["training"] | {"start": str(first)}}
+    with pytest.raises(InputError, match="width is 4 there, 6 here"):
+        train(parse_config(wide, "here"), tmp_path / "third")

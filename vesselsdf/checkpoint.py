@@ -76,6 +76,17 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
     return Model(network.to(device).eval(), config, preprocessing, seen)
 
 
+def starting_weights(start: str, settings: NetworkSettings) -> dict[str, Tensor]:
+    """Weights to fine-tune: of the model at a path, or of the one named `general`; `InputError` if it does not fit."""
+    path = GENERAL if start == "general" else Path(start)
+    model = load_model(path)
+    if model.config.network != settings:
+        old, new = model.config.network.model_dump(), settings.model_dump()
+        changed = ", ".join(f"{key} is {old[key]} there, {new[key]} here" for key in new if old[key] != new[key])
+        raise InputError(f"Training cannot start from {path}: network {changed}; leave the network's settings alone.")
+    return model.network.state_dict()
+
+
 def save_state(path: Path, step: int, weights: dict, average: dict, moments: dict[str, Tensor]) -> None:
     """Write all that the next training step depends on, after `step` steps."""
     tensors = {f"weights.{key}": value for key, value in weights.items()}

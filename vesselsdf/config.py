@@ -87,6 +87,8 @@ class LossSettings(Settings):
 class TrainingSettings(Settings):
     """The optimisation."""
 
+    start: str | None = None
+    """Weights to start from: a model.safetensors, or 'general' for those of the package (fine-tuning)."""
     steps: Annotated[int, Field(ge=1)] = 1100
     """Number of optimisation steps."""
     batch: Annotated[int, Field(ge=1)] = 4

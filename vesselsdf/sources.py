@@ -1,5 +1,6 @@
 """Where labelled cases come from: a folder in a known layout, or trees grown by the package."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,11 @@ from vesselsdf.config import DataSettings
 from vesselsdf.data import Card, Case, find_cases, load_card, vessel_mask
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError, RunError
+from vesselsdf.segments import label_ids
 from vesselsdf.synthesis.cases import empty_case, synthetic_case
 from vesselsdf.volume import Volume, check_image, check_mask, check_same_grid, read_volume
+
+log = logging.getLogger(__name__)
 
 MODALITIES = ("ct", "mr", "microscopy")
 # Voxel edge of synthetic cases, mm: near that of CT and MR angiograms. The network works in voxels, so nothing hangs
@@ -124,8 +128,18 @@ def _folder_source(data: DataSettings, seed: int) -> Source:
     if both:
         raise InputError(f"The label ids {both} are both vessel and to be ignored; take them out of one of the two.")
     training, validation = _split(sorted(cases), data.validation, seed)
+    if ids is None:
+        _warn_of_classes(cases[training[0]], ignored)
     load = partial(_read_case, cases, ids, ignored)
     return Source(training, validation, load, data.window or (card.window if card else None))
+
+
+def _warn_of_classes(case: Case, ignored: tuple[int, ...]) -> None:
+    assert case.label is not None
+    found = sorted(set(label_ids(read_volume(case.label)) or ()) - set(ignored))
+    if len(found) > 1:
+        shown = ", ".join(map(str, found))
+        log.warning("%s has the ids %s, and all count as vessel; data.vessel_ids says which do.", case.label, shown)
 
 
 def _read_case(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vesselsdf import processes
-from vesselsdf.checkpoint import Model, build_network, load_state, save_model, save_state
+from vesselsdf.checkpoint import Model, build_network, load_state, save_model, save_state, starting_weights
 from vesselsdf.config import RunConfig
 from vesselsdf.errors import InputError, RunError
 from vesselsdf.familiarity import of_image, of_vessels, ranges
@@ -65,6 +65,8 @@ def fit(
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(settings.seed)
     network = build_network(config.network).to(device)
+    if settings.start:
+        network.load_state_dict(starting_weights(settings.start, config.network))
     average = {key: value.clone() for key, value in network.state_dict().items()}
     optimiser = Optimiser(network, settings.learning_rate, settings.weight_decay)
     averaged = build_network(config.network).to(device).eval()
