@@ -36,9 +36,10 @@ def train(row, cases, seed: int, budget: dict) -> tuple:
     import torch
     from accuracy_rows import PATCH
 
+    from vesselsdf.network import VesselNet
     from vesselsdf.optimiser import Optimiser
     from vesselsdf.sampling import draw
-    from vesselsdf.training import learning_rate, update_average
+    from vesselsdf.training import ADAPTING, learning_rate, update_average
 
     torch.manual_seed(seed)
     network = row.build()
@@ -49,6 +50,8 @@ def train(row, cases, seed: int, budget: dict) -> tuple:
         batch = draw(cases, PATCH, BATCH, seed, step)
         start = time.process_time()
         network.train()
+        if isinstance(network, VesselNet) and share >= ADAPTING:
+            network.hold_statistics()
         loss = row.loss(network, batch)
         optimiser.zero_grad()
         loss.backward()

@@ -159,16 +159,19 @@ def _scanned(name: str, group: str, slices: int, field: Volume, modality: str, s
 
 
 def _test_case(name: str, group: str, slices: int, image: Volume, field: Volume, graph) -> TestCase:
-    from vesselsdf.graph import centreline_graph
-
     grid = Preprocessing(spacing=SPACING).working_volume(image)
     truth = resample(field, grid.shape, grid.affine)
-    if graph is None:
-        graph = centreline_graph(truth.array, truth.affine)
-    points, radii = _line(graph)
+    points, radii = centreline_of(truth) if graph is None else _line(graph)
     index = truth.to_index(points)
     inside = ((index >= 0) & (index <= np.array(truth.shape) - 1)).all(axis=1)
     return TestCase(name, group, slices, grid.array, truth, points[inside], radii[inside])
+
+
+def centreline_of(truth: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Points on the centreline of a true distance field, and their radii, mm."""
+    from vesselsdf.graph import centreline_graph
+
+    return _line(centreline_graph(truth.array, truth.affine))
 
 
 def _line(graph: nx.MultiGraph) -> tuple[np.ndarray, np.ndarray]:

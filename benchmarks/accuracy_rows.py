@@ -7,7 +7,7 @@ thing left out. All have about the same number of parameters.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -170,6 +170,14 @@ def ours(
     return Row(title, build, losses, predict, **DISTANCES, settings=settings)
 
 
+def tuned() -> Row:
+    """Ours, started from the weights that come with the package."""
+    from vesselsdf.checkpoint import GENERAL, load_model
+
+    scratch = ours("5 ours, from the general weights")
+    return replace(scratch, build=lambda: load_model(GENERAL).network, settings=scratch.settings | {"start": "general"})
+
+
 def rows() -> dict[str, Row]:
     """All rows by their short names."""
 
@@ -185,6 +193,7 @@ def rows() -> dict[str, Row]:
             "4 single-resolution SDF U-Net", lambda: unet(False), single_distance_loss, distance, **DISTANCES
         ),
         "ours": ours("5 ours"),
+        "tuned": tuned(),
         "no_bound": ours("5 without the bound", bound=False),
         "no_coarse": ours("5 without distances on coarse levels", coarse=False),
         "no_reach": ours("5 without reach", loss={"reach": 0.0}),

@@ -1,0 +1,103 @@
+"""Real two-photon stacks with their labels, leave-one-out; and whether the weights of the package are a good start.
+
+    python benchmarks/two_photon.py [--rows nnunet ours tuned] [--steps 400] [--seed 0] [--folder cases]
+
+Leave-one-out: every row of accuracy_rows.py is trained on three stacks and tested on the fourth. Two and two: trained
+on two stacks, tested on the others. `general` is no training at all. Voxels are taken to be 2 x 2 x 5 um (the files do
+not say); lengths below are in units of 4 um, so that a voxel is 0.5 wide as in `accuracy.py`.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from accuracy import train
+from accuracy_cases import DATA, REACH, SPACING, TestCase, centreline_of
+from accuracy_rows import Row, rows
+from accuracy_scores import score
+
+from vesselsdf import read_volume
+from vesselsdf.distance import signed_distance
+from vesselsdf.preprocessing import Preprocessing
+from vesselsdf.report.text import columns
+from vesselsdf.sampling import PreparedCase, prepare
+from vesselsdf.volume import Volume, resample
+
+STACKS = {
+    "burgess_bbb": ("burgess2014_bbbDisruption_BM4D_denoised", "burgess2014_bbbDisruption_labels_v1"),
+    "burgess_mouse": ("burgess2014_tgMouse_BM4D_denoised", "burgess2014_tgMouse_labels_v1"),
+    "poon": ("poon2015_BBB_Leakage_BM4D_denoised", "poon2015_BBB_Leakage_manualLabels_v2"),
+    "santos": ("santos2015_lowContrastVessels_BM4D_denoised", "santos2015_lowContrastVessels_labelsMarc"),
+}
+THICKNESS = 2.5
+"""Slices are so many times as thick as pixels are wide."""
+SPLITS = {
+    **{f"all but {name}": ([n for n in STACKS if n != name], [name]) for name in STACKS},
+    "first two": (["burgess_bbb", "burgess_mouse"], ["poon", "santos"]),
+    "last two": (["poon", "santos"], ["burgess_bbb", "burgess_mouse"]),
+}
+KEYS = ("dice", "cldice", "tree_length_detected", "tree_length_precision", "beta0_error", "beta1_error", "diu")
+
+
+def stack(name: str) -> tuple[Volume, Volume]:
+    """Image and true distance, mm of a world in which a pixel is `SPACING` wide."""
+    spacing = (SPACING, SPACING, THICKNESS * SPACING)
+    image, label = (read_volume(DATA / "two_photon" / f"{part}.tif", spacing) for part in STACKS[name])
+    return image, label.with_array(signed_distance(label.array > 0, label.spacing))
+
+
+def prepared(name: str, folder: Path) -> tuple[PreparedCase, TestCase]:
+    """A stack to train on, and the same to test on."""
+    image, distance = stack(name)
+    case = prepare(folder, name, lambda: (image, distance), Preprocessing(), REACH)
+    grid = Preprocessing(spacing=SPACING).working_volume(image)
+    truth = resample(distance, grid.shape, grid.affine)
+    points, radii = centreline_of(truth)
+    return case, TestCase(name, "two-photon", 1, grid.array, truth, points, radii)
+
+
+def tested(row: Row, network, case: TestCase) -> dict[str, float]:
+    import torch
+
+    with torch.inference_mode():
+        return score(row.predict(network.eval(), case.image) <= row.usual, case)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", nargs="+", default=["nnunet", "ours", "tuned"])
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vesselsdf_two_photon")
+    given = parser.parse_args()
+    if not DATA.is_dir():
+        print(f"two_photon: the public data are not at {DATA}", file=sys.stderr)
+        return 2
+    cases = {name: prepared(name, given.folder) for name in STACKS}
+    known = rows()
+    general = known["tuned"].build()
+    table = [
+        ["none", "general", name, *(tested(known["tuned"], general, case)[key] for key in KEYS)]
+        for name, (_, case) in cases.items()
+    ]
+    for split, (training, testing) in SPLITS.items():
+        for name in given.rows:
+            row = known[name]
+            network, facts = train(row, [cases[n][0] for n in training], given.seed, {"steps": given.steps})
+            print(f"{split}, {name}: {facts['train_seconds']:.0f} s", file=sys.stderr, flush=True)
+            for test in testing:
+                found = tested(row, network, cases[test][1])
+                table.append([split, name, test, *(found[key] for key in KEYS)])
+    print(columns(["trained on", "row", "tested on", *KEYS], table))
+    means = {
+        (split, row): np.mean([line[3:] for line in table if line[:2] == [split, row]], axis=0).tolist()
+        for split, row in dict.fromkeys((line[0], line[1]) for line in table)
+    }
+    print("\n" + columns(["trained on", "row", *KEYS], [[*key, *values] for key, values in means.items()]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
