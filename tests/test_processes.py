@@ -42,6 +42,7 @@ def test_two_processes_have_the_losses_of_one_and_go_on_where_they_were_stopped(
     for folder, processes in ((alone, 1), (together, 2)):
         done = run(folder, processes)
         assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("Trained model") == 1, "the first process speaks for all"
     one, two = curve(alone), curve(together)
     assert len(one) == len(two) == 50
     np.testing.assert_allclose(two, one, rtol=1e-5)

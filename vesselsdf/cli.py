@@ -111,14 +111,18 @@ def _train(arguments: list[str]) -> int:
         "  vesselsdf train --data.root my_cases --data.window -100 500 --output runs/mine\n"
         "  vesselsdf train --config run.yaml --network.width 16 --training.steps 5000",
     )
+    from vesselsdf import processes
     from vesselsdf.api import train
 
     shape = f"{config.training.batch} patches of {config.training.patch}^3, {config.network.levels} levels"
-    print(f"Training on {config.data.root} data: {config.training.steps} steps of {shape}.", flush=True)
+    first = processes.rank() == 0
+    if first:
+        print(f"Training on {config.data.root} data: {config.training.steps} steps of {shape}.", flush=True)
     folder = train(config, output)
-    model = folder / "model.safetensors"
-    print(f"Trained model: {model}\nNext: vesselsdf evaluate --run {folder}")
-    print(f"Then: vesselsdf reconstruct SCAN -o result --checkpoint {model}")
+    if first:
+        model = folder / "model.safetensors"
+        print(f"Trained model: {model}\nNext: vesselsdf evaluate --run {folder}")
+        print(f"Then: vesselsdf reconstruct SCAN -o result --checkpoint {model}")
     return 0
 
 

@@ -26,9 +26,9 @@ from vesselsdf.topology.survival import survival
 from vesselsdf.topology.thinning import thin
 from vesselsdf.volume import Volume, check_same_grid, resample
 
-# Candidates for the value taken as the wall, in working voxels: regression to a distance shrinks thin vessels, never
-# fattens them, so only values above zero are of use.
-THRESHOLDS = (0.0, 0.2, 0.4, 0.6, 0.8)
+# Candidates for the value taken as the wall, in working voxels: regression to a distance shrinks vessels that it is not
+# sure of, losses on the overlap widen thin ones.
+THRESHOLDS = (-0.4, -0.2, 0.0, 0.2, 0.4, 0.6)
 
 
 def working_truth(case: LabelledCase, grid: Volume) -> Float[np.ndarray, "x y z"]:

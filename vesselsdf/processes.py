@@ -34,8 +34,10 @@ def leave() -> None:
 
 
 def rank() -> int:
-    """Number of this process; 0 writes."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    """Number of this process, also before it has joined the others and after it has left them; 0 writes."""
+    if distributed.is_initialized():
+        return distributed.get_rank()
+    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
 
 
 def size() -> int:
