@@ -89,9 +89,9 @@ class TrainingSettings(Settings):
 
     start: str | None = None
     """Weights to start from: a model.safetensors, or 'general' for those of the package (fine-tuning)."""
-    steps: Annotated[int, Field(ge=1)] = 1100
+    steps: Annotated[int, Field(ge=1)] = 2000
     """Number of optimisation steps."""
-    batch: Annotated[int, Field(ge=1)] = 4
+    batch: Annotated[int, Field(ge=1)] = 2
     """Patches per step."""
     patch: Annotated[int, Field(ge=16)] = 48
     """Voxels along each edge of a patch; a multiple of 2**(levels - 1)."""
@@ -107,7 +107,7 @@ class TrainingSettings(Settings):
     """Every draw follows from it."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints; a run that is killed goes on from the last one."""
-    validate_every: Annotated[int, Field(ge=1)] = 500
+    validate_every: Annotated[int, Field(ge=1)] = 1000
     """Steps between reconstructions of the validation volumes."""
 
 
