@@ -23,6 +23,10 @@ class Optimiser:
 
     def __init__(self, network: nn.Module, rate: float, decay: float) -> None:
         parameters = list(network.parameters())
+        for part in parameters:
+            # A level that took no part in a step has a gradient of zero, not none: its momentum still moves it. Which
+            # of the two it is must not depend on whether the run was resumed since the level last took part.
+            part.grad = torch.zeros_like(part)
         matrices = [part for part in parameters if part.ndim >= 2 and min(_matrix(part).shape) > 1]
         chosen = {id(part) for part in matrices}
         rest = [part for part in parameters if id(part) not in chosen]
