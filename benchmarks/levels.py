@@ -85,7 +85,8 @@ def contributions(model: Model, cases: list[SyntheticCase]) -> str:
                 field = fields_of(model, case)[0]
             table = evaluate(Volume(field <= 0, case.sdf.affine), case.sdf)
             found.append([float(table[key]) for key in KEYS])
-        rows.append([name, *np.nanmean(found, axis=0).tolist()])
+        columns_of = [[value for value in column if np.isfinite(value)] for column in zip(*found, strict=True)]
+        rows.append([name, *(float(np.mean(column)) if column else None for column in columns_of)])
     return columns(["network", *KEYS], rows)
 
 
@@ -112,9 +113,14 @@ def predictions(model: Model, cases: list[SyntheticCase]) -> str:
     rows = []
     for level in levels:
         off = np.abs(found[level] - truth).mean(axis=0) / np.maximum(truth.mean(axis=0), 1)
-        rank = [spearmanr(found[level][:, k], truth[:, k]).statistic for k in range(len(DECISIONS))]
+        rank = [rank_correlation(found[level][:, k], truth[:, k]) for k in range(len(DECISIONS))]
         rows.append([level, SPACING * 2**level, *[f"{a:.0%} / {b:.2f}" for a, b in zip(off, rank, strict=True)]])
     return columns(["level", "mm", *(f"{key}: off by / rank" for key in DECISIONS)], rows)
+
+
+def rank_correlation(found: np.ndarray, truth: np.ndarray) -> float:
+    """Spearman's; NaN where one of the two is the same for all trees."""
+    return float(spearmanr(found, truth).statistic) if np.ptp(found) and np.ptp(truth) else float("nan")
 
 
 def main() -> int:
