@@ -17,6 +17,7 @@ from accuracy import train
 from accuracy_cases import DATA, REACH, SPACING, TestCase, centreline_of
 from accuracy_rows import Row, rows
 from accuracy_scores import score
+from real_scans import STACKS, stack
 
 from vesselsdf import read_volume
 from vesselsdf.distance import signed_distance
@@ -25,12 +26,6 @@ from vesselsdf.report.text import columns
 from vesselsdf.sampling import PreparedCase, prepare
 from vesselsdf.volume import Volume, resample
 
-STACKS = {
-    "burgess_bbb": ("burgess2014_bbbDisruption_BM4D_denoised", "burgess2014_bbbDisruption_labels_v1"),
-    "burgess_mouse": ("burgess2014_tgMouse_BM4D_denoised", "burgess2014_tgMouse_labels_v1"),
-    "poon": ("poon2015_BBB_Leakage_BM4D_denoised", "poon2015_BBB_Leakage_manualLabels_v2"),
-    "santos": ("santos2015_lowContrastVessels_BM4D_denoised", "santos2015_lowContrastVessels_labelsMarc"),
-}
 THICKNESS = 2.5
 """Slices are so many times as thick as pixels are wide."""
 SPLITS = {
@@ -41,16 +36,16 @@ SPLITS = {
 KEYS = ("dice", "cldice", "tree_length_detected", "tree_length_precision", "beta0_error", "beta1_error", "diu")
 
 
-def stack(name: str) -> tuple[Volume, Volume]:
+def opened(name: str) -> tuple[Volume, Volume]:
     """Image and true distance, mm of a world in which a pixel is `SPACING` wide."""
     spacing = (SPACING, SPACING, THICKNESS * SPACING)
-    image, label = (read_volume(DATA / "two_photon" / f"{part}.tif", spacing) for part in STACKS[name])
+    image, label = (read_volume(stack(part), spacing) for part in STACKS[name])
     return image, label.with_array(signed_distance(label.array > 0, label.spacing))
 
 
 def prepared(name: str, folder: Path) -> tuple[PreparedCase, TestCase]:
     """A stack to train on, and the same to test on."""
-    image, distance = stack(name)
+    image, distance = opened(name)
     case = prepare(folder, name, lambda: (image, distance), Preprocessing(), REACH)
     grid = Preprocessing(spacing=SPACING).working_volume(image)
     truth = resample(distance, grid.shape, grid.affine)
