@@ -18,7 +18,7 @@ ORDER = """
     topology.betti
     synthesis
     config preprocessing
-    processes network
+    processes image_features network
     topology
     losses
     roots rooted branch_shape murray anatomy branch_table
@@ -143,6 +143,7 @@ def test_torch_is_imported_at_the_top_only_where_networks_live(name):
     imported = {alias.name.split(".")[0] for node in tops if isinstance(node, ast.Import) for alias in node.names}
     imported |= {(node.module or "").split(".")[0] for node in tops if isinstance(node, ast.ImportFrom)}
     allowed = {"network", "losses", "training", "inference", "checkpoint", "sampling", "doctor", "processes"} | {
-        "optimiser"
+        "optimiser",
+        "image_features",
     }
     assert not imported & heavy or name in allowed, f"{MODULES[name]} imports {imported & heavy} at its top"

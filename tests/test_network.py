@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from vesselsdf import network as network_module
 from vesselsdf import scales
@@ -79,3 +80,37 @@ def test_a_bound_below_what_distance_fields_need_is_refused():
         VesselNet(kappa=0.5)
     with pytest.raises(ValueError, match="at least 2 levels"):
         VesselNet(levels=1)
+
+
+def test_curvatures_are_the_eigenvalues_of_the_hessian_whatever_the_slabs(monkeypatch):
+    from vesselsdf import image_features as module
+
+    image = torch.randn(2, 1, 9, 8, 7, generator=torch.Generator().manual_seed(0))
+    found = module.curvatures(image)
+    monkeypatch.setattr(module, "SLAB", 200)
+    assert torch.equal(module.curvatures(image), found)
+    smooth = image[0, 0].numpy()
+    for axis in range(3):
+        smooth = ndimage.convolve1d(smooth, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
+    hessian = np.zeros((3, 3))
+    for a, b in np.ndindex(3, 3):
+        one, two = np.eye(3, dtype=int)[a], np.eye(3, dtype=int)[b]
+        p = np.array([4, 4, 3])
+        if a == b:
+            hessian[a, a] = smooth[tuple(p + one)] + smooth[tuple(p - one)] - 2 * smooth[tuple(p)]
+        else:
+            same = smooth[tuple(p + one + two)] + smooth[tuple(p - one - two)]
+            hessian[a, b] = (same - smooth[tuple(p + one - two)] - smooth[tuple(p - one + two)]) / 4
+    np.testing.assert_allclose(found[0, :, 4, 4, 3], np.linalg.eigvalsh(hessian), atol=1e-5)
+
+
+def test_curvatures_tell_a_tube_from_a_ball():
+    from vesselsdf.image_features import curvatures
+
+    x, y, z = torch.meshgrid(*[torch.arange(15.0) - 7] * 3, indexing="ij")
+    tube, ball = torch.exp(-(x**2 + y**2) / 8)[None, None], torch.exp(-(x**2 + y**2 + z**2) / 8)[None, None]
+    low, mid, high = curvatures(tube)[0, :, 7, 7, 7].tolist()
+    assert low == pytest.approx(mid, rel=0.01)
+    assert mid < -0.1
+    assert abs(high) < 1e-3
+    assert (curvatures(ball)[0, :, 7, 7, 7] < -0.1).all()

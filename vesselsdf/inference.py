@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vesselsdf.errors import RunError
-from vesselsdf.network import BLOCK, VesselNet
+from vesselsdf.image_features import BLOCK
+from vesselsdf.network import VesselNet
 from vesselsdf.progress import track
 from vesselsdf.scales import level_shape
 

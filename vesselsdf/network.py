@@ -15,8 +15,10 @@ arXiv 1711.10275).
 
 Everything is local: normalisation uses running statistics at inference, nothing is pooled over the volume. What a
 network with statistics of the tile gains by adapting to it, the `local_contrast` of the image gives here: a second
-channel in which brightness is relative to a neighbourhood of three blocks. The value at a voxel depends on the image
-within a fixed distance, and evaluation in tiles gives the same numbers as in one piece.
+channel in which brightness is relative to a neighbourhood of three blocks. Its `curvatures` are further channels at
+every level: whether something bright is long or round is known beforehand, in all directions alike, and need not be
+learned. The value at a voxel depends on the image within a fixed distance, and evaluation in tiles gives the same
+numbers as in one piece.
 
 Fields are in units of the level-0 voxel inside, and in units of `spacing` (mm) outside.
 """
@@ -30,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vesselsdf import processes
+from vesselsdf.image_features import BLOCK, curvatures, even, local_contrast
 from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
 
 # Where more than this share of the voxels is active, the dense convolution is the faster of the two (measured on a CPU
@@ -44,10 +47,6 @@ GPU_PIECE = 64_000_000
 # where vessels may be, so the first steps are cheap and the fine levels never train on everything.
 INITIAL_DISTANCE = 1.5
 
-
-# Voxels along the edge of a block of `local_contrast`, and the variance that is as good as none.
-BLOCK = 8
-FLAT = 1e-3
 
 # Running statistics follow those of the batches slowly: a batch is two patches of different modality.
 STATISTICS_MOMENTUM = 0.03
@@ -78,7 +77,7 @@ class VesselNet(nn.Module):
         stem = [width * (1, 2, 4, 6, 8, 8)[min(level, 5)] for level in range(levels)]
         refined = [width * (2, 3, 5, 6, 8, 8)[min(level, 5)] for level in range(levels - 1)]
         self.stem = nn.ModuleList(
-            [_entry(2, stem[0])] + [_StemLevel(stem[level - 1], stem[level]) for level in range(1, levels)]
+            [_entry(5, stem[0])] + [_StemLevel(stem[level - 1], stem[level]) for level in range(1, levels)]
         )
         self.context = nn.Sequential(_Residual(stem[-1], 1), _Residual(stem[-1], 2))
         self.coarsest = nn.Conv3d(stem[-1], 1, 1)
@@ -104,15 +103,23 @@ class VesselNet(nn.Module):
 
     def stem_reach(self, level: int) -> int:
         """Voxels of level 0 that a stem feature at `level` depends on, to each side of its cell."""
-        return 3 * BLOCK + 2 + sum(2 * 2**finer for finer in range(1, level + 1))
+        return 3 * BLOCK + 4 + sum(2 * 2**finer for finer in range(1, level + 1))
 
     def stem_features(self, image: Tensor, level: int) -> Tensor:
         """Stem features of one level, (B, C, ...) on that level's grid."""
-        features = torch.cat([image, local_contrast(image)], dim=1)
-        features = features.contiguous(memory_format=torch.channels_last_3d)
-        for stage in self.stem[: level + 1]:
-            features = stage(features)
+        *_, features = self._stems(image, level)
         return features
+
+    def _stems(self, image: Tensor, last: int) -> Iterator[Tensor]:
+        """Stem features of the levels 0 to `last`."""
+        contrast = local_contrast(image)
+        features = torch.cat([image, contrast, curvatures(contrast)], dim=1)
+        features = self.stem[0](features.contiguous(memory_format=torch.channels_last_3d))
+        yield features
+        for stage in self.stem[1 : last + 1]:
+            contrast = F.avg_pool3d(even(contrast), 2)
+            features = stage(features, curvatures(contrast))
+            yield features
 
     def coarsest_field(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Field (level-0 voxels) and features of the coarsest level, from its stem features."""
@@ -154,9 +161,7 @@ class VesselNet(nn.Module):
         `image`: (B, 1, X, Y, Z), normalised as the checkpoint says. `spacing`: edge of a level-0 voxel, mm.
         Returns fields (B, 1, x, y, z) in mm, level ``l`` with ``ceil(X / 2**l)`` voxels, negative inside.
         """
-        stems = [self.stem_features(image, 0)]
-        for stage in self.stem[1:]:
-            stems.append(stage(stems[-1]))
+        stems = list(self._stems(image, self.levels - 1))
         field, features = self.coarsest_field(stems[-1])
         fields = [field]
         for level in range(self.levels - 2, -1, -1):
@@ -178,26 +183,6 @@ class VesselNet(nn.Module):
     def apriori_bounds(self, spacing: float) -> list[float]:
         """``B_l`` in mm on ``sup |phi_0 - U^l phi_l|``, per level, known before the network runs."""
         return bounds(spacing, self.levels, self.kappa)
-
-
-def local_contrast(image: Tensor) -> Tensor:
-    """The image (B, 1, X, Y, Z) less its local mean, over its local deviation.
-
-    Mean and deviation are those of 3 x 3 x 3 blocks of 8 voxels a side, prolonged linearly between the blocks' centres;
-    at the border blocks are repeated. Blocks lie on the grid of the volume: a part of it that begins at a multiple of
-    8 has the same values, except within `3 * BLOCK` voxels of where it was cut.
-    """
-    shape = image.shape[2:]
-    short = [-size % BLOCK for size in shape]
-    whole = F.pad(image, (0, short[2], 0, short[1], 0, short[0]), mode="replicate") if any(short) else image
-    moments = torch.cat([F.avg_pool3d(whole, BLOCK), F.avg_pool3d(whole.square(), BLOCK)], dim=1)
-    mean, square = F.avg_pool3d(F.pad(moments, (1,) * 6, mode="replicate"), 3, stride=1).split(1, dim=1)
-    scale = torch.rsqrt((square - mean.square()).clamp(min=0) + FLAT)
-    mean, scale = (
-        F.interpolate(part, scale_factor=BLOCK, mode="trilinear")[..., : shape[0], : shape[1], : shape[2]]
-        for part in (mean, scale)
-    )
-    return (image - mean) * scale
 
 
 @dataclass(frozen=True)
@@ -381,19 +366,21 @@ def _unit(channels: int, outputs: int) -> list[nn.Module]:
 
 
 class _StemLevel(nn.Module):
-    """Halve the resolution, cell-centred (2x2x2 patches; an odd axis repeats its last voxel), then look around."""
+    """Halve the resolution, cell-centred (2x2x2 patches; an odd axis repeats its last voxel), then look around.
+
+    The curvatures of the image on the coarser grid come in by a linear map.
+    """
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         self.halve = nn.Conv3d(channels, outputs, 2, stride=2, bias=False)
+        self.shape = nn.Conv3d(3, outputs, 1, bias=False)
         self.norm = _DenseNorm(outputs)
         self.look = _Residual(outputs, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        odd = [size % 2 for size in features.shape[2:]]
-        if any(odd):
-            features = F.pad(features, (0, odd[2], 0, odd[1], 0, odd[0]), mode="replicate")
-        return self.look(F.relu(self.norm(self.halve(features))))
+    def forward(self, features: Tensor, curvature: Tensor) -> Tensor:
+        curvature = curvature.contiguous(memory_format=torch.channels_last_3d)
+        return self.look(F.relu(self.norm(self.halve(even(features)) + self.shape(curvature))))
 
 
 class _Residual(nn.Module):
