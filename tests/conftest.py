@@ -39,7 +39,7 @@ def busy_network():
     torch.manual_seed(0)
     network = VesselNet()
     torch.nn.init.constant_(network.coarsest.bias, 0.1)
-    torch.nn.init.normal_(network.coarsest.weight, std=0.5)
+    torch.nn.init.normal_(network.coarsest.weight, std=0.2)
     for refinement in network.refinements:
         torch.nn.init.normal_(refinement.correction.weight, std=0.5)
     network.train()

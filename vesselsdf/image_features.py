@@ -3,8 +3,6 @@
 Both are local, so that tiles see the same as the whole volume, and have no parameters.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,10 +36,13 @@ def local_contrast(image: Tensor) -> Tensor:
 
 
 def curvatures(image: Tensor) -> Tensor:
-    """Eigenvalues of the Hessian of an image (B, 1, X, Y, Z) smoothed by 1/4, 1/2, 1/4: (B, 3, X, Y, Z), ascending.
+    """What is the same in all directions about the Hessian of an image (B, 1, X, Y, Z): (B, 3, X, Y, Z).
 
-    In units of the image per voxel squared; the border is repeated. A bright tube has two clearly negative ones and
-    one near zero, a bright ball three negative ones, a plate one (Frangi et al. 1998). Closed form of Smith (1961).
+    The image is smoothed by 1/4, 1/2, 1/4; the border is repeated. Channels, in units of the image per voxel squared:
+    the mean of the three eigenvalues, their deviation `s` (the root of a sixth of the sum of squares), and `s` times
+    the cosine of three times Lode's angle (Smith 1961). A bright tube has eigenvalues -1, -1, 0 and channels
+    -2/3, 1/3, 1/3; a plate -1, 0, 0 and -1/3, 1/3, -1/3; a ball -1, -1, -1 and -1, 0, 0. They say the same as the
+    eigenvalues, which Frangi et al. (1998) use, but rounding does not grow in them where two eigenvalues meet.
     Evaluated slab by slab, which bounds the memory.
     """
     smooth = image
@@ -50,7 +51,7 @@ def curvatures(image: Tensor) -> Tensor:
         smooth = wide.narrow(axis, 1, n) / 2 + (wide.narrow(axis, 0, n) + wide.narrow(axis, 2, n)) / 4
     wide = F.pad(smooth, (1,) * 6, mode="replicate")
     thickness = max(1, SLAB // max(1, image[:, :, 0].numel()))
-    slabs = [_eigenvalues(wide[:, :, start : start + thickness + 2]) for start in range(0, image.shape[2], thickness)]
+    slabs = [_invariants(wide[:, :, start : start + thickness + 2]) for start in range(0, image.shape[2], thickness)]
     return slabs[0] if len(slabs) == 1 else torch.cat(slabs, dim=2)
 
 
@@ -59,8 +60,8 @@ def _around(axis: int) -> list[int]:
     return [int(place // 2 == 4 - axis) for place in range(6)]
 
 
-def _eigenvalues(wide: Tensor) -> Tensor:
-    """Ascending eigenvalues of the Hessian by central differences, for the voxels that have neighbours on all sides."""
+def _invariants(wide: Tensor) -> Tensor:
+    """Channels of `curvatures` by central differences, for the voxels that have neighbours on all sides."""
     x, y, z = (size - 2 for size in wide.shape[2:])
 
     def at(i: int, j: int, k: int) -> Tensor:
@@ -74,12 +75,9 @@ def _eigenvalues(wide: Tensor) -> Tensor:
     )
     mean = (xx + yy + zz) / 3
     xx, yy, zz = xx - mean, yy - mean, zz - mean
-    size = ((xx * xx + yy * yy + zz * zz) / 6 + (xy * xy + xz * xz + yz * yz) / 3).clamp(min=1e-12).sqrt()
+    square = (xx * xx + yy * yy + zz * zz) / 6 + (xy * xy + xz * xz + yz * yz) / 3
     determinant = xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)
-    angle = torch.acos((determinant / (2 * size**3)).clamp(-1, 1)) / 3
-    high = mean + 2 * size * torch.cos(angle)
-    low = mean + 2 * size * torch.cos(angle + 2 * math.pi / 3)
-    return torch.cat([low, 3 * mean - low - high, high], dim=1)
+    return torch.cat([mean, square.sqrt(), determinant / (2 * square + 1e-12)], dim=1)
 
 
 def even(volume: Tensor) -> Tensor:

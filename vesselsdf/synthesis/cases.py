@@ -19,6 +19,10 @@ DISEASED = 0.35
 """Share of the cases that get stenoses and aneurysms."""
 
 
+LARGEST = 2.2
+"""Trees with thick ends may have stems so many times as thick, even if that is more than usual for the box."""
+
+
 @dataclass(frozen=True)
 class SyntheticCase:
     """`image` (float32; coarser along z if its slices are thick), `label` (uint8), `sdf` (float32 mm) and `graph`.
@@ -69,7 +73,7 @@ def synthetic_case(
     fewest = 0 if loops is None else loops
     if loops is None:
         loops = int(generator.integers(0, min(4, min(shape) // 24)))
-    thin = min(float(generator.choice([0.9, 1.0, 1.0, 1.0, 1.3, 1.7, 2.5, 3.5])), max(1.0, min(shape) / 24))
+    thin = min(float(generator.choice([0.9, 1.0, 1.0, 1.0, 1.3, 1.7, 2.5, 3.5, 5.0])), max(1.0, min(shape) / 19))
     if terminal_radius is None:
         terminal_radius = (thin, max(thin, min(thin * generator.uniform(1.1, 1.6), min(shape) / 16)))
     if branches is None:
@@ -81,6 +85,7 @@ def synthetic_case(
         "terminal_radius": terminal_radius,
         "tortuosity": generator.uniform(0.015, 0.05),
         "trees": trees,
+        "largest": LARGEST * terminal_radius[1] if LARGEST * terminal_radius[1] > min(shape) / 11 else None,
     }
     graph = _grow_with_loops(seed, shape, spacing, range(loops, fewest - 1, -1), branches, settings)
     affine = grid_affine(shape, spacing, generator if oblique else None)

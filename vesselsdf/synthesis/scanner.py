@@ -19,6 +19,9 @@ MODALITIES: tuple[Modality, ...] = ("ct", "mr", "microscopy")
 # Of a thick vessel. Blur and partial volume take another half from the thinnest: below these ranges nobody sees them.
 _CONTRAST_TO_NOISE = {"ct": (4.0, 25.0), "mr": (5.0, 30.0), "microscopy": (4.0, 25.0)}
 
+CUT_OFF = 0.12
+"""Share of the scans whose background was removed."""
+
 
 def scan(
     sdf: Float32[np.ndarray, "x y z"],
@@ -56,12 +59,17 @@ def scan(
     vessel = np.clip(0.5 - sdf / np.float32(np.mean(spacing)), 0, 1).astype(np.float32)
     scene = {"ct": _ct, "mr": _mr, "microscopy": _microscopy}[modality]
     image, contrast = scene(vessel, generator)
+    blood = image[vessel > 0.9]
     image = gaussian_filter(image, generator.uniform(0.35, 0.85, 3), truncate=3.0)
     if slices > 1:
         depth = image.shape[2] // slices
         image = image[:, :, : depth * slices].reshape(*image.shape[:2], depth, slices).mean(3)
     sigma = contrast / float(np.exp(generator.uniform(*np.log(_CONTRAST_TO_NOISE[modality]))))
     noisy = {"ct": _gaussian, "mr": _rician, "microscopy": _poisson}[modality](image, sigma, contrast, generator)
+    if generator.random() < CUT_OFF and blood.size:
+        # Everything darker than some level between tissue and vessel is set to zero (or air), as for projections.
+        level = float(blood.mean()) - contrast * generator.uniform(0.55, 0.95)
+        noisy[noisy < level] = -1000 if modality == "ct" and generator.random() < 0.5 else 0
     return np.ascontiguousarray(noisy, np.float32)
 
 
@@ -119,7 +127,7 @@ def _hollow(vessel, chance: float, generator: np.random.Generator):
     if generator.random() >= chance:
         return np.float32(1)
     deep = np.clip(2 * gaussian_filter(vessel, generator.uniform(1.5, 4.0), truncate=2.0) - 1, 0, 1)
-    return 1 - np.float32(generator.uniform(0.2, 0.7)) * deep
+    return 1 - np.float32(generator.uniform(0.2, 0.8)) * deep
 
 
 def _ct(vessel, generator: np.random.Generator) -> tuple:
@@ -260,8 +268,8 @@ def _microscopy(vessel, generator: np.random.Generator) -> tuple:
     if generator.random() < 0.3:
         leak = _above(smooth_field(shape, size * draw(0.15, 0.3), generator), draw(1.0, 2.0), 1.0)
         _put(image, peak * draw(0.15, 0.4), leak)
-    uneven = np.exp(np.float32(draw(0.05, 0.3)) * smooth_field(shape, size * draw(0.1, 0.3), generator))
-    uneven = np.clip(uneven, 0.5, 1.4) * _fading(vessel, 0.4, generator) * _hollow(vessel, 0.3, generator)
+    uneven = np.exp(np.float32(draw(0.05, 0.45)) * smooth_field(shape, size * draw(0.1, 0.3), generator))
+    uneven = np.clip(uneven, 0.35, 1.4) * _fading(vessel, 0.4, generator) * _hollow(vessel, 0.4, generator)
     _place_vessel(image, np.float32(peak) * uneven, vessel)
     fading = np.exp(-draw(0.0, 0.8) * np.linspace(0, 1, shape[2])).astype(np.float32)
     return image * (fading if generator.random() < 0.5 else fading[::-1]), peak - haze
@@ -281,12 +289,9 @@ def _gaussian(image, sigma: float, contrast: float, generator: np.random.Generat
 
 
 def _rician(image, sigma: float, contrast: float, generator: np.random.Generator):
-    """Magnitude of a complex signal with noise (Gudbjartsson and Patz 1995); sometimes zeroed below a threshold."""
+    """Magnitude of a complex signal with noise (Gudbjartsson and Patz 1995)."""
     real = image + np.float32(sigma) * _white(image.shape, generator)
-    noisy = np.hypot(real, np.float32(sigma) * _white(image.shape, generator))
-    if generator.random() < 0.15:
-        noisy[noisy < image.mean() + generator.uniform(0.1, 0.25) * contrast] = 0
-    return noisy
+    return np.hypot(real, np.float32(sigma) * _white(image.shape, generator))
 
 
 def _poisson(image, sigma: float, contrast: float, generator: np.random.Generator):
