@@ -81,6 +81,9 @@ def one(name: str, seed: int, budget: dict, folder: Path) -> dict:
     from accuracy_cases import test_cases, training_cases
     from accuracy_rows import rows
     from accuracy_scores import largest_component, quick_score, score
+    from safetensors.torch import save_file
+
+    from vesselsdf.network import VesselNet
 
     row = rows()[name]
     cases = training_cases(folder / "training")
@@ -104,7 +107,25 @@ def one(name: str, seed: int, budget: dict, folder: Path) -> dict:
         )
         print(f"  {case.name}: Dice {results[-1]['as it is']['dice']:.3f}", file=sys.stderr, flush=True)
     facts["infer_voxels_per_second"] = voxels / seconds
+    if isinstance(network, VesselNet):
+        trees = [case for case in test_cases(folder / "test") if case.group == "synthetic trees"]
+        facts["reach"] = mean_reach(network, trees)
+    save_file(
+        {key: value.contiguous() for key, value in network.state_dict().items()}, folder / f"{name}_{seed}.safetensors"
+    )
     return {**facts, "title": row.title, "cases": results}
+
+
+def mean_reach(network, cases) -> dict[str, float]:
+    """How much of the true centreline each level can still make vessel, and the share of voxels that are active."""
+    import torch
+    from accuracy_rows import levels
+
+    from vesselsdf.evaluation import reachable
+
+    with torch.inference_mode():
+        rows = [reachable(network, levels(network, case.image), case.sdf.array <= 0, 1.0) for case in cases]
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
 def key_of(name: str, seed: int, budget: dict) -> str:

@@ -133,6 +133,16 @@ def distance(network: nn.Module, image: np.ndarray) -> np.ndarray:
     return in_windows(network, image).numpy()
 
 
+def levels(network: nn.Module, image: np.ndarray) -> list[np.ndarray]:
+    """Fields of all levels in voxels of level 0, in one piece."""
+    return [field[0, 0].numpy() for field in network(torch.from_numpy(image)[None, None])]
+
+
+def finest(network: nn.Module, image: np.ndarray) -> np.ndarray:
+    """Distance in voxels."""
+    return levels(network, image)[0]
+
+
 PROBABILITIES = {"usual": 0.5, "thresholds": (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)}
 DISTANCES = {"usual": 0.0, "thresholds": (-0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8)}
 
@@ -159,15 +169,12 @@ def ours(
         left_out = 0.0 if coarse else sum(terms[f"distance_{level}"] for level in range(1, shape.levels))
         return terms["total"] - left_out
 
-    def predict(net: nn.Module, image: np.ndarray) -> np.ndarray:
-        return net(torch.from_numpy(image)[None, None])[0][0, 0].numpy()
-
     settings = {"network": shape.model_dump(), "loss": weights.model_dump(), "bound": bound, "coarse": coarse}
 
     def build() -> nn.Module:
         return build_network(shape) if bound else unbounded(build_network(shape))
 
-    return Row(title, build, losses, predict, **DISTANCES, settings=settings)
+    return Row(title, build, losses, finest, **DISTANCES, settings=settings)
 
 
 def tuned() -> Row:

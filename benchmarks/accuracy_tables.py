@@ -38,6 +38,8 @@ def tables(results: list[dict]) -> str:
             f"all simulated scans, {kind}\n" + _scores(results, kind, lambda c: c["group"] != "synthetic trees")
         )
     parts.append("synthetic trees over thresholds\n" + _curves(results))
+    if any("reach" in result for result in results):
+        parts.append("synthetic trees: centreline that each level can reach / voxels active\n" + _reach(results))
     return "\n\n".join(parts)
 
 
@@ -83,6 +85,17 @@ def _curves(results: list[dict]) -> str:
                 row.append(f"{_mean(values):.3f}" if "error" not in key else f"{_mean(values):.1f}")
             rows.append(row)
     return columns(header, rows)
+
+
+def _reach(results: list[dict]) -> str:
+    rows = []
+    found = {title: [run["reach"] for run in runs if "reach" in run] for title, runs in _by_title(results).items()}
+    for title, reaches in found.items():
+        if reaches:
+            levels = range(len(reaches[0]) // 2)
+            mean = {key: float(np.mean([reach[key] for reach in reaches])) for key in reaches[0]}
+            rows.append([title, *(f"{mean[f'reachable_{n}']:.3f} / {mean[f'active_share_{n}']:.3f}" for n in levels)])
+    return columns(["row", *(f"level {n}" for n in range(len(rows[0]) - 1))], rows)
 
 
 def _mean(values: list[float]) -> float:

@@ -15,6 +15,7 @@ from vesselsdf.checkpoint import Model
 from vesselsdf.errors import InputError
 from vesselsdf.inference import predict
 from vesselsdf.metrics import evaluate, summarise
+from vesselsdf.network import VesselNet
 from vesselsdf.overlap import cldice, dice
 from vesselsdf.reconstruction import Reconstruction
 from vesselsdf.segment_comparison import compare_segments
@@ -44,7 +45,7 @@ def quick_figures(model: Model, cases: Sequence[LabelledCase]) -> dict[str, floa
         spacing = model.preprocessing.working_spacing(case.image)
         fields = predict(model.network, working.array, spacing)
         truth = working_truth(case, working)
-        rows.append(_figures(fields[0], truth, spacing) | reachable(model, fields, truth <= 0, spacing))
+        rows.append(_figures(fields[0], truth, spacing) | reachable(model.network, fields, truth <= 0, spacing))
     return {f"validation/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
@@ -59,7 +60,7 @@ def _figures(field: np.ndarray, distance: np.ndarray, spacing: float) -> dict[st
     }
 
 
-def reachable(model: Model, fields: Sequence[np.ndarray], truth: np.ndarray, spacing: float) -> dict[str, float]:
+def reachable(network: VesselNet, fields: Sequence[np.ndarray], truth: np.ndarray, spacing: float) -> dict[str, float]:
     """Share of the true skeleton that each level can still make vessel, and share of all voxels that are active there.
 
     A skeleton voxel is reachable if it is active, or already inside with nothing left to refine. What is not reachable
@@ -70,7 +71,7 @@ def reachable(model: Model, fields: Sequence[np.ndarray], truth: np.ndarray, spa
     for level in range(len(fields) - 1):
         h = spacing * 2.0 ** (level + 1)
         base = scales.prolong(fields[level + 1], fields[level].shape)
-        active = scales.activity(base, model.network.kappa * h, model.network.needed * h) > 0
+        active = scales.activity(base, network.kappa * h, network.needed * h) > 0
         on_skeleton = (active | (base <= 0))[tuple((skeleton >> level).T)]
         figures[f"reachable_{level}"] = float(on_skeleton.mean()) if len(skeleton) else 1.0
         figures[f"active_share_{level}"] = float(active.mean())
@@ -119,7 +120,7 @@ def level_rows(made: Reconstruction, model: Model, truth: Float[np.ndarray, "x y
     spacing = made.sdf.spacing[0]
     targets = scales.pyramid(truth, len(made.levels), model.config.network.operator)
     offset = model.preprocessing.threshold * spacing
-    figures = reachable(model, [field + offset for field in made.levels], truth <= 0, spacing)
+    figures = reachable(model.network, [field + offset for field in made.levels], truth <= 0, spacing)
     rows = []
     for level, (field, target) in enumerate(zip(made.levels, targets, strict=True)):
         predicted = (field <= 0) & ~np.isnan(target)
