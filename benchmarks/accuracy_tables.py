@@ -98,6 +98,6 @@ def _reach(results: list[dict]) -> str:
     return columns(["row", *(f"level {n}" for n in range(len(rows[0]) - 1))], rows)
 
 
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else float("nan")
+def _mean(values: list[float | None]) -> float:
+    known = np.array(values, float)  # None, where a value does not exist, becomes NaN
+    return float(np.nanmean(known)) if np.isfinite(known).any() else float("nan")

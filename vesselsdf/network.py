@@ -103,7 +103,7 @@ class VesselNet(nn.Module):
 
     def stem_reach(self, level: int) -> int:
         """Voxels of level 0 that a stem feature at `level` depends on, to each side of its cell."""
-        return 3 * BLOCK + 4 + sum(2 * 2**finer for finer in range(1, level + 1))
+        return 3 * BLOCK + 3 + sum(2 * 2**finer for finer in range(1, level + 1))
 
     def stem_features(self, image: Tensor, level: int) -> Tensor:
         """Stem features of one level, (B, C, ...) on that level's grid."""
@@ -358,11 +358,10 @@ class _Refinement(nn.Module):
 
 
 def _entry(channels: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(*_unit(channels, outputs), *_unit(outputs, outputs))
-
-
-def _unit(channels: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv3d(channels, outputs, 3, padding=1, bias=False), _DenseNorm(outputs), nn.ReLU(inplace=True)]
+    """One convolution: the only features that are dense at full resolution cost most of a step (a second one: 1.4
+    times the time, and no gain at equal time), and the active voxels get three more of their own."""
+    convolution = nn.Conv3d(channels, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, _DenseNorm(outputs), nn.ReLU(inplace=True))
 
 
 class _StemLevel(nn.Module):
