@@ -11,11 +11,13 @@ cerebral and pulmonary arteries and of the circle of Willis, with isotropic voxe
 thick. No row is post-processed; a second table keeps the largest component of every row. The threshold is the row's
 usual one (0.5, or distance zero); the curve over thresholds is in the results.
 
-What was finished is kept in the results file (row, seed, budget, settings) and is not run again; `--table` runs
-nothing. Rows run one after the other, each in a process of its own; the number of threads is torch's.
+What was finished is kept in the results file (row, seed, budget, settings) and is not run again, trained weights are
+kept in the folder; `--table` runs nothing. Rows run one after the other, each in a process of its own; the number of
+threads is torch's.
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -25,6 +27,8 @@ from pathlib import Path
 
 import numpy as np
 from accuracy_tables import tables
+
+from vesselsdf.files import atomic_path, write_json
 
 RATE, DECAY, CLIP, AVERAGE = 3e-3, 1e-2, 1.0, 0.99
 BATCH = 2
@@ -75,19 +79,37 @@ def train(row, cases, seed: int, budget: dict) -> tuple:
     return network.eval(), facts
 
 
+def trained(name: str, seed: int, budget: dict, folder: Path) -> tuple:
+    """The trained network of a row and what training took, from the folder if it was trained before."""
+    from accuracy_cases import training_cases
+    from accuracy_rows import rows
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    row = rows()[name]
+    path = folder / f"{hashlib.sha256(key_of(name, seed, budget).encode()).hexdigest()[:16]}.safetensors"
+    if not path.exists():
+        network, facts = train(row, training_cases(folder / "training"), seed, budget)
+        weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+        with atomic_path(path) as temporary:
+            save_file(weights, temporary, {"facts": json.dumps(facts)})
+    network = row.build()
+    network.load_state_dict(load_file(path))
+    with safe_open(path, "pt") as stored:
+        return network.eval(), json.loads(stored.metadata()["facts"])
+
+
 def one(name: str, seed: int, budget: dict, folder: Path) -> dict:
     """Train and score one row; in a process of its own."""
     import torch
-    from accuracy_cases import test_cases, training_cases
+    from accuracy_cases import test_cases
     from accuracy_rows import rows
     from accuracy_scores import largest_component, quick_score, score
-    from safetensors.torch import save_file
 
     from vesselsdf.network import VesselNet
 
     row = rows()[name]
-    cases = training_cases(folder / "training")
-    network, facts = train(row, cases, seed, budget)
+    network, facts = trained(name, seed, budget, folder)
     results, seconds, voxels = [], 0.0, 0
     for case in test_cases(folder / "test"):
         start = time.process_time()
@@ -110,9 +132,6 @@ def one(name: str, seed: int, budget: dict, folder: Path) -> dict:
     if isinstance(network, VesselNet):
         trees = [case for case in test_cases(folder / "test") if case.group == "synthetic trees"]
         facts["reach"] = mean_reach(network, trees)
-    save_file(
-        {key: value.contiguous() for key, value in network.state_dict().items()}, folder / f"{name}_{seed}.safetensors"
-    )
     return {**facts, "title": row.title, "cases": results}
 
 
@@ -150,8 +169,6 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    from vesselsdf.files import write_json
-
     given = arguments()
     budget = {"steps": given.steps} if given.steps else {"seconds": given.seconds}
     if given.one:

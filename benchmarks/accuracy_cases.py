@@ -29,8 +29,8 @@ REACH = 24.0
 TRAINING_CASES, TRAINING_SIZE = 120, 96
 HELD_OUT, HELD_OUT_SIZE = 20, 128
 HELD_OUT_SEED = 900_000
-CROP = 144
-"""Edge of what is cut out of large anatomy, voxels."""
+CROP = 128
+"""Edge of what is cut out of large anatomy, voxels: three windows of 64 that overlap by half."""
 BRAVA = ("BG001records.swc", "BG05records.swc", "BG10records.swc", "BG18records.swc")
 PULMONARY, PULMONARY_CROPS = "pulmonary/PA000005.nii.gz", 3
 WILLIS = ("topcow_ct_roi_003.nii.gz", "topcow_mr_roi_003.nii.gz")
