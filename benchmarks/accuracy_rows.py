@@ -154,9 +154,18 @@ def unbounded(network: nn.Module) -> nn.Module:
 
 
 def ours(
-    title: str, network: dict | None = None, loss: dict | None = None, bound: bool = True, coarse: bool = True
+    title: str,
+    network: dict | None = None,
+    loss: dict | None = None,
+    bound: bool = True,
+    coarse: bool = True,
+    learned: bool = False,
 ) -> Row:
-    """The bounded multi-resolution network with settings changed; `coarse`: distances are learned on all levels."""
+    """The bounded multi-resolution network with settings changed.
+
+    `coarse`: distances are learned on all levels; `learned`: the weights of the levels are learned as well, as those of
+    tasks of unequal uncertainty (Kendall et al. 2018, eq. 7).
+    """
     from vesselsdf.checkpoint import build_network
 
     shape, weights = NetworkSettings(**(network or {})), LossSettings(**(loss or {}))
@@ -166,13 +175,19 @@ def ours(
         levels = [pyramid(sdf[0], shape.levels, shape.operator) for sdf in batch.sdf]
         targets = [torch.from_numpy(np.stack(level)[:, None]) for level in zip(*levels, strict=True)]
         terms = total_loss(fields, targets, torch.from_numpy(batch.skeleton), weights)
-        left_out = 0.0 if coarse else sum(terms[f"distance_{level}"] for level in range(1, shape.levels))
-        return terms["total"] - left_out
+        distances = torch.stack([terms[f"distance_{level}"] for level in range(shape.levels)])
+        if learned:
+            return terms["total"] + ((torch.exp(-net.uncertainty) - 1) * distances + net.uncertainty).sum()
+        return terms["total"] if coarse else terms["total"] - distances[1:].sum()
 
     settings = {"network": shape.model_dump(), "loss": weights.model_dump(), "bound": bound, "coarse": coarse}
+    settings |= {"learned": True} if learned else {}
 
     def build() -> nn.Module:
-        return build_network(shape) if bound else unbounded(build_network(shape))
+        net = build_network(shape) if bound else unbounded(build_network(shape))
+        if learned:
+            net.uncertainty = nn.Parameter(torch.zeros(shape.levels))
+        return net
 
     return Row(title, build, losses, finest, **DISTANCES, settings=settings)
 
@@ -208,6 +223,7 @@ def rows() -> dict[str, Row]:
         "no_overlap": ours("5 without overlap", loss={"overlap": 0.0}),
         "no_shape": ours("5 without Eikonal and Gaussian", loss={"eikonal": 0.0, "gaussian": 0.0}),
         "topology": ours("5 with coarse topology", loss={"topology": 20.0}),
+        "learned": ours("5 with weights of levels learned", learned=True),
         "min": ours("5 with min", network={"operator": "min", "kappa": 1.2}),
         "sample": ours("5 with sample", network={"operator": "sample", "kappa": 0.95}),
     }
