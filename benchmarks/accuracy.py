@@ -19,6 +19,7 @@ threads is torch's.
 import argparse
 import hashlib
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,7 @@ def train(row, cases, seed: int, budget: dict) -> tuple:
         "parameters": sum(part.numel() for part in network.parameters()),
         "loss": float(np.mean(losses[-50:])),
         "threads": torch.get_num_threads(),
+        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
     return network.eval(), facts
 

@@ -51,13 +51,15 @@ def _by_title(results: list[dict]) -> dict[str, list[dict]]:
 
 
 def _costs(results: list[dict]) -> str:
-    header, rows = ["row", "parameters", "steps", "CPU s", "voxels/s", "inference voxels/s"], []
+    header, rows = ["row", "parameters", "steps", "CPU s", "voxels/s", "inference voxels/s", "training, GB"], []
     for title, runs in _by_title(results).items():
         mean = {
             key: float(np.mean([run[key] for run in runs]))
             for key in ("steps", "train_seconds", "voxels_per_second", "infer_voxels_per_second")
         }
-        rows.append([title, f"{runs[0]['parameters']:,}", *(f"{value:,.0f}" for value in mean.values())])
+        memory = [run["gigabytes"] for run in runs if "gigabytes" in run]
+        shown = [f"{runs[0]['parameters']:,}", *(f"{value:,.0f}" for value in mean.values())]
+        rows.append([title, *shown, f"{max(memory):.1f}" if memory else "n/a"])
     return columns(header, rows)
 
 
