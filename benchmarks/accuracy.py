@@ -83,6 +83,7 @@ def train(row, cases, seed: int, budget: dict) -> tuple:
 
 def trained(name: str, seed: int, budget: dict, folder: Path) -> tuple:
     """The trained network of a row and what training took, from the folder if it was trained before."""
+    import torch
     from accuracy_cases import training_cases
     from accuracy_rows import rows
     from safetensors import safe_open
@@ -92,7 +93,10 @@ def trained(name: str, seed: int, budget: dict, folder: Path) -> tuple:
     path = folder / f"{hashlib.sha256(key_of(name, seed, budget).encode()).hexdigest()[:16]}.safetensors"
     if not path.exists():
         network, facts = train(row, training_cases(folder / "training"), seed, budget)
-        weights = {key: value.contiguous() for key, value in network.state_dict().items()}
+        # Copies: parts of a DynUNet go by two names.
+        weights = {
+            key: value.clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()
+        }
         with atomic_path(path) as temporary:
             save_file(weights, temporary, {"facts": json.dumps(facts)})
     network = row.build()
