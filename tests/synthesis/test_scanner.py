@@ -53,6 +53,18 @@ def test_scans_have_bright_things_that_are_no_vessels(sdf):
     assert 3 <= sum(brighter) <= 12
 
 
+def test_some_scans_have_lost_their_background_and_kept_their_vessels(sdf):
+    kept = []
+    for seed in range(60):
+        image = scan(sdf, SPACING, MODALITIES[seed % 3], np.random.default_rng(seed))
+        values, counts = np.unique(image[sdf > 2], return_counts=True)
+        lost = values[counts.argmax()]
+        if lost in (0, -1000) and counts.max() > 0.3 * counts.sum():
+            kept.append((image[sdf < -1.4] != lost).mean())
+    assert 2 <= len(kept) <= 15
+    assert np.mean(kept) > 0.9
+
+
 def test_random_fields_are_smooth_and_of_unit_deviation():
     rng = np.random.default_rng(0)
     fields = [smooth_field((40, 50, 60), 8.0, rng) for _ in range(20)]
