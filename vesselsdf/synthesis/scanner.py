@@ -19,7 +19,7 @@ MODALITIES: tuple[Modality, ...] = ("ct", "mr", "microscopy")
 # Of a thick vessel. Blur and partial volume take another half from the thinnest: below these ranges nobody sees them.
 _CONTRAST_TO_NOISE = {"ct": (4.0, 25.0), "mr": (5.0, 30.0), "microscopy": (4.0, 25.0)}
 
-CUT_OFF = 0.12
+CUT_OFF = {"ct": 0.12, "mr": 0.25, "microscopy": 0.12}
 """Share of the scans whose background was removed."""
 
 
@@ -66,10 +66,11 @@ def scan(
         image = image[:, :, : depth * slices].reshape(*image.shape[:2], depth, slices).mean(3)
     sigma = contrast / float(np.exp(generator.uniform(*np.log(_CONTRAST_TO_NOISE[modality]))))
     noisy = {"ct": _gaussian, "mr": _rician, "microscopy": _poisson}[modality](image, sigma, contrast, generator)
-    if generator.random() < CUT_OFF and blood.size:
-        # Everything darker than some level between tissue and vessel is set to zero (or air), as for projections.
+    if generator.random() < CUT_OFF[modality] and blood.size:
+        # Everything darker than some level between tissue and vessel is set to zero (air in CT), as for projections.
+        # In CT bone is left; where nothing tells that from an MR, it would teach that the brightest is no vessel.
         level = float(blood.mean()) - contrast * generator.uniform(0.55, 0.95)
-        noisy[noisy < level] = -1000 if modality == "ct" and generator.random() < 0.5 else 0
+        noisy[noisy < level] = -1000 if modality == "ct" else 0
     return np.ascontiguousarray(noisy, np.float32)
 
 
