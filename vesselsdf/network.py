@@ -103,7 +103,8 @@ class VesselNet(nn.Module):
 
     def stem_reach(self, level: int) -> int:
         """Voxels of level 0 that a stem feature at `level` depends on, to each side of its cell."""
-        return 3 * BLOCK + 3 + sum(2 * 2**finer for finer in range(1, level + 1))
+        # Two voxels of the level by its curvatures and two by its convolutions; by way of finer levels it is no more.
+        return 3 * BLOCK + 4 * 2**level
 
     def stem_features(self, image: Tensor, level: int) -> Tensor:
         """Stem features of one level, (B, C, ...) on that level's grid."""
