@@ -12,8 +12,9 @@ thick. No row is post-processed; a second table keeps the largest component of e
 usual one (0.5, or distance zero); the curve over thresholds is in the results.
 
 What was finished is kept in the results file (row, seed, budget, settings) and is not run again, trained weights are
-kept in the folder; `--table` runs nothing. Rows run one after the other, each in a process of its own; the number of
-threads is torch's.
+kept in the folder; `--table` runs nothing. Nobody notices if the code of the networks or the generator has changed
+since: then begin with an empty folder and without a results file. Rows run one after the other, each in a process of
+its own; the number of threads is torch's.
 """
 
 import argparse

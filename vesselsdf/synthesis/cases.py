@@ -80,12 +80,13 @@ def synthetic_case(
         usual = 46 * (float(np.prod(shape) ** (1 / 3)) / 128) ** 1.9
         crowding = np.exp(generator.uniform(np.log(0.8), np.log(3.5))) / max(terminal_radius[0], 1.0) ** 2
         branches = max(int(usual * crowding), 6 + 3 * loops)
+    stem = LARGEST * terminal_radius[1]
     settings = {
         "murray": generator.uniform(2.5, 3.2),
         "terminal_radius": terminal_radius,
         "tortuosity": generator.uniform(0.015, 0.05),
         "trees": trees,
-        "largest": LARGEST * terminal_radius[1] if LARGEST * terminal_radius[1] > min(shape) / 11 else None,
+        "largest": stem if stem > min(shape) / 11 else None,
     }
     graph = _grow_with_loops(seed, shape, spacing, range(loops, fewest - 1, -1), branches, settings)
     affine = grid_affine(shape, spacing, generator if oblique else None)
