@@ -121,7 +121,7 @@ def one(name: str, seed: int, budget: dict, folder: Path) -> dict:
     for case in test_cases(folder / "test"):
         start = time.process_time()
         with torch.inference_mode():
-            found = row.predict(network, case.image)
+            found = row.predict(network, case)
         seconds, voxels = seconds + time.process_time() - start, voxels + case.image.size
         mask = found <= row.usual
         results.append(
@@ -150,7 +150,7 @@ def mean_reach(network, cases) -> dict[str, float]:
     from vesselsdf.evaluation import reachable
 
     with torch.inference_mode():
-        rows = [reachable(network, levels(network, case.image), case.sdf.array <= 0, 1.0) for case in cases]
+        rows = [reachable(network, levels(network, case), case.sdf.array <= 0, 1.0) for case in cases]
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 

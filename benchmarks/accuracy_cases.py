@@ -40,13 +40,14 @@ WILLIS = ("topcow_ct_roi_003.nii.gz", "topcow_mr_roi_003.nii.gz")
 class TestCase:
     """`image`: normalised, on the isotropic grid; `sdf`: mm on the same grid; `points`, `radii`: true centreline, mm.
 
-    `group` is the test set, `slices` the layers of one slice.
+    `group` is the test set, `slices` the layers of one slice, `acquisition` as of `Preprocessing`.
     """
 
     name: str
     group: str
     slices: int
     image: np.ndarray
+    acquisition: np.ndarray
     sdf: Volume
     points: np.ndarray
     radii: np.ndarray
@@ -159,12 +160,14 @@ def _scanned(name: str, group: str, slices: int, field: Volume, modality: str, s
 
 
 def _test_case(name: str, group: str, slices: int, image: Volume, field: Volume, graph) -> TestCase:
-    grid = Preprocessing(spacing=SPACING).working_volume(image)
+    settings = Preprocessing(spacing=SPACING)
+    grid = settings.working_volume(image)
     truth = resample(field, grid.shape, grid.affine)
     points, radii = centreline_of(truth) if graph is None else _line(graph)
     index = truth.to_index(points)
     inside = ((index >= 0) & (index <= np.array(truth.shape) - 1)).all(axis=1)
-    return TestCase(name, group, slices, grid.array, truth, points[inside], radii[inside])
+    acquisition = settings.acquisition(image)
+    return TestCase(name, group, slices, grid.array, acquisition, truth, points[inside], radii[inside])
 
 
 def centreline_of(truth: Volume) -> tuple[np.ndarray, np.ndarray]:
@@ -186,6 +189,7 @@ def _save(path: Path, case: TestCase) -> None:
     np.savez(
         path,
         image=case.image.astype(np.float16),
+        acquisition=case.acquisition,
         sdf=case.sdf.array.astype(np.float32),
         affine=case.sdf.affine,
         points=case.points,
@@ -198,4 +202,5 @@ def _load(path: Path) -> TestCase:
     with np.load(path) as stored:
         name, group, slices = stored["about"].tolist()
         image, field = stored["image"].astype(np.float32), Volume(stored["sdf"], stored["affine"])
-        return TestCase(name, group, int(slices), image, field, stored["points"], stored["radii"])
+        known = stored["acquisition"]
+        return TestCase(name, group, int(slices), image, known, field, stored["points"], stored["radii"])

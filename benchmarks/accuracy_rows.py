@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from accuracy_cases import TestCase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +28,7 @@ TUBE = 2
 """Voxels by which skeleton recall thickens the true skeleton (Kirchhoff et al. 2024, section 3.1)."""
 
 Loss = Callable[[nn.Module, Batch], Tensor]
-Predict = Callable[[nn.Module, np.ndarray], np.ndarray]
+Predict = Callable[[nn.Module, TestCase], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -123,24 +124,25 @@ def in_windows(network: nn.Module, image: np.ndarray) -> Tensor:
     return sliding_window_inference(volume, PATCH, 2, network, overlap=0.5, mode="gaussian")[0, 0]
 
 
-def absence(network: nn.Module, image: np.ndarray) -> np.ndarray:
+def absence(network: nn.Module, case: TestCase) -> np.ndarray:
     """One minus the probability."""
-    return 1 - torch.sigmoid(in_windows(network, image)).numpy()
+    return 1 - torch.sigmoid(in_windows(network, case.image)).numpy()
 
 
-def distance(network: nn.Module, image: np.ndarray) -> np.ndarray:
+def distance(network: nn.Module, case: TestCase) -> np.ndarray:
     """Distance in voxels."""
-    return in_windows(network, image).numpy()
+    return in_windows(network, case.image).numpy()
 
 
-def levels(network: nn.Module, image: np.ndarray) -> list[np.ndarray]:
+def levels(network: nn.Module, case: TestCase) -> list[np.ndarray]:
     """Fields of all levels in voxels of level 0, in one piece."""
-    return [field[0, 0].numpy() for field in network(torch.from_numpy(image)[None, None])]
+    image, acquisition = torch.from_numpy(case.image)[None, None], torch.from_numpy(case.acquisition)[None]
+    return [field[0, 0].numpy() for field in network(image, acquisition=acquisition)]
 
 
-def finest(network: nn.Module, image: np.ndarray) -> np.ndarray:
+def finest(network: nn.Module, case: TestCase) -> np.ndarray:
     """Distance in voxels."""
-    return levels(network, image)[0]
+    return levels(network, case)[0]
 
 
 PROBABILITIES = {"usual": 0.5, "thresholds": (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)}
@@ -171,7 +173,7 @@ def ours(
     shape, weights = NetworkSettings(**(network or {})), LossSettings(**(loss or {}))
 
     def losses(net: nn.Module, batch: Batch) -> Tensor:
-        fields = net(torch.from_numpy(batch.image))
+        fields = net(torch.from_numpy(batch.image), acquisition=torch.from_numpy(batch.acquisition))
         levels = [pyramid(sdf[0], shape.levels, shape.operator) for sdf in batch.sdf]
         targets = [torch.from_numpy(np.stack(level)[:, None]) for level in zip(*levels, strict=True)]
         terms = total_loss(fields, targets, torch.from_numpy(batch.skeleton), weights)

@@ -174,7 +174,7 @@ def check_network(checkpoint: str, outputs: int) -> tuple[Tally, float]:
     for index in range(outputs):
         case = synthetic_case(10**7 + index, (64, 64, 64), (0.5,) * 3, ("ct", "mr", "microscopy")[index % 3])
         working = model.preprocessing.working_volume(case.image)
-        levels = predict(model.network, working.array, 0.5)
+        levels = predict(model.network, working.array, 0.5, model.preprocessing.acquisition(case.image))
         for level, (fine, coarse) in enumerate(itertools.pairwise(levels)):
             largest = float(np.abs(fine - scales.prolong(coarse, fine.shape)).max())
             used = max(used, largest / (model.network.kappa * 0.5 * 2 ** (level + 1)))

@@ -65,7 +65,7 @@ def without(model: Model, left_out: set[int]) -> Iterator[None]:
 
 def fields_of(model: Model, case: SyntheticCase) -> list[np.ndarray]:
     working = model.preprocessing.working_volume(case.image)
-    fields = predict(model.network, working.array, SPACING)
+    fields = predict(model.network, working.array, SPACING, model.preprocessing.acquisition(case.image))
     return [field - np.float32(model.preprocessing.threshold * SPACING) for field in fields]
 
 

@@ -47,17 +47,18 @@ def prepared(name: str, folder: Path) -> tuple[PreparedCase, TestCase]:
     """A stack to train on, and the same to test on."""
     image, distance = opened(name)
     case = prepare(folder, name, lambda: (image, distance), Preprocessing(), REACH)
-    grid = Preprocessing(spacing=SPACING).working_volume(image)
+    settings = Preprocessing(spacing=SPACING)
+    grid = settings.working_volume(image)
     truth = resample(distance, grid.shape, grid.affine)
     points, radii = centreline_of(truth)
-    return case, TestCase(name, "two-photon", 1, grid.array, truth, points, radii)
+    return case, TestCase(name, "two-photon", 1, grid.array, settings.acquisition(image), truth, points, radii)
 
 
 def tested(row: Row, network, case: TestCase) -> dict[str, float]:
     import torch
 
     with torch.inference_mode():
-        return score(row.predict(network.eval(), case.image) <= row.usual, case)
+        return score(row.predict(network.eval(), case) <= row.usual, case)
 
 
 def main() -> int:

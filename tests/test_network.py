@@ -83,6 +83,16 @@ def test_a_bound_below_what_distance_fields_need_is_refused():
         VesselNet(levels=1)
 
 
+def test_every_level_of_the_stem_hears_how_the_image_was_acquired(busy_network):
+    image, thick = torch.randn(1, 1, 32, 32, 32), torch.tensor([[0.0, 0.0, 2.0, 1.0]])
+    told = list(busy_network._stems(image, thick, 3))
+    default = list(busy_network._stems(image, None, 3))
+    cubic = list(busy_network._stems(image, torch.zeros(1, 4), 3))
+    for a, b, c in zip(default, cubic, told, strict=True):
+        assert torch.equal(a, b)
+        assert not torch.allclose(b, c, atol=1e-2)
+
+
 def test_curvatures_have_the_eigenvalues_of_the_hessian_whatever_the_slabs(monkeypatch):
     from vesselsdf import image_features as module
 

@@ -25,12 +25,24 @@ def test_tissue_lies_near_zero_and_the_order_is_kept():
     assert scaled.max() < 8, "one bright voxel should not dominate"
 
 
-def test_ct_is_recognised_by_its_air_and_windowed():
-    image = scan() - 60
-    image[:5] = -1000
-    scaled = normalise(image, None)
-    assert scaled.min() == -2
-    assert np.allclose(normalise(np.array([[[-1000.0, -100, 200, 500]]]), None), [[[-2, -1, 0, 1]]])
+@pytest.mark.parametrize("dark", [-1000, -100])
+def test_ct_is_recognised_by_its_air_or_fat_and_windowed(dark):
+    volume = Volume(np.array([[[dark, -100.0, 200, 500]]], np.float32), np.eye(4))
+    assert np.allclose(Preprocessing().working_volume(volume).array, [[[max((dark - 200) / 300, -2), -1, 0, 1]]])
+    assert Preprocessing().acquisition(volume)[3] == 1
+
+
+def test_other_images_are_not_taken_for_ct():
+    counts = scan()
+    for image in (counts, (counts - counts.mean()) / counts.std()):
+        assert Preprocessing().window_of(Volume(image, np.eye(4))) is None
+
+
+def test_the_acquisition_says_along_which_axes_voxels_are_long():
+    turned = np.array([[0, 0, -2.0, 10], [0.5, 0, 0, -4], [0, 0.5, 0, 3], [0, 0, 0, 1]])
+    known = Preprocessing(spacing=0.25).acquisition(Volume(scan(shape=(20, 20, 6)), turned))
+    assert np.allclose(known, [0, 0, 2, 0])
+    assert Preprocessing(window=(0, 1)).acquisition(Volume(scan(), np.eye(4))).tolist() == [0, 0, 0, 1]
 
 
 def test_a_padded_background_does_not_shift_the_tissue():

@@ -72,6 +72,22 @@ def test_a_truth_on_a_finer_grid_than_thick_slices_is_kept(tmp_path):
     np.testing.assert_allclose(made.sdf, (case.sdf.array / 0.5).clip(-REACH, REACH), atol=0.02)
 
 
+def test_thick_slices_are_told_along_the_axis_they_are_turned_to(tmp_path):
+    ramp = np.broadcast_to(40 * np.arange(12, dtype=np.float32) - 100, (40, 40, 12))
+    thick = Volume(np.ascontiguousarray(ramp), np.diag([1.0, 1.0, 4.0, 1.0]))
+    made = prepare(tmp_path, "ramp", lambda: (thick, thick.with_array(np.ones_like(thick.array))), Preprocessing(), 9.0)
+    batch = draw([made], 32, 24, seed=0, step=0)
+    assert batch.acquisition.shape == (24, 4)
+    seen = set()
+    for field, acquisition in zip(batch.image[:, 0], batch.acquisition, strict=True):
+        if np.ptp(field) == 0:  # all of it was background that is now and then cut off
+            continue
+        steps = [abs(np.diff(field, axis=axis).mean()) for axis in range(3)]
+        assert acquisition.tolist() == [*(2.0 * (axis == np.argmax(steps)) for axis in range(3)), 1.0]
+        seen.add(int(np.argmax(steps)))
+    assert seen == {0, 1, 2}
+
+
 def test_hard_places_are_thin_branches_forks_and_near_misses(tmp_path):
     """Two parallel tubes 2.5 voxels apart, one thin, and a fork on the thick one."""
     x, y, z = np.meshgrid(*[np.arange(48)] * 3, indexing="ij")
@@ -95,7 +111,7 @@ def test_patches_come_to_hard_places_more_often():
     line = np.stack([np.full(200, 100), np.full(200, 100), np.arange(200)], 1).astype(np.int32)
     image = np.zeros((200, 200, 200), np.float16)
     fork = np.array([[100, 100, 190]], np.int32)
-    cases = [PreparedCase("a", image, image, line, hard) for hard in ((), (fork, fork[:0]))]
+    cases = [PreparedCase("a", image, image, line, np.zeros(4, np.float32), hard) for hard in ((), (fork, fork[:0]))]
     generator = np.random.default_rng(0)
     seen = [sum(_window(case, 24, generator)[1][2] > 150 for _ in range(400)) for case in cases]
     assert seen[1] > 1.4 * seen[0]

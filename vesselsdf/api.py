@@ -102,7 +102,7 @@ def reconstruct_with(model: Model, source: Volume, provenance: dict[str, Any] | 
         working = settings.working_volume(source)
         spacing = settings.working_spacing(source)
     with made.timed("network"):
-        fields = predict(model.network, working.array, spacing)
+        fields = predict(model.network, working.array, spacing, settings.acquisition(source))
     figures = of_image(working.array) | of_vessels(working.array, fields[0] / np.float32(spacing))
     made.provenance["unfamiliar"] = strange(figures, model.seen)
     # The wall lies where the field takes the threshold; taking it off every level leaves all differences as they are.

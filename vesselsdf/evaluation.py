@@ -43,7 +43,7 @@ def quick_figures(model: Model, cases: Sequence[LabelledCase]) -> dict[str, floa
     for case in cases:
         working = model.preprocessing.working_volume(case.image)
         spacing = model.preprocessing.working_spacing(case.image)
-        fields = predict(model.network, working.array, spacing)
+        fields = predict(model.network, working.array, spacing, model.preprocessing.acquisition(case.image))
         truth = working_truth(case, working)
         rows.append(_figures(fields[0], truth, spacing) | reachable(model.network, fields, truth <= 0, spacing))
     return {f"validation/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
@@ -84,7 +84,7 @@ def choose_threshold(model: Model, cases: Sequence[LabelledCase]) -> tuple[float
     for case in cases:
         working = model.preprocessing.working_volume(case.image)
         spacing = model.preprocessing.working_spacing(case.image)
-        field = predict(model.network, working.array, spacing)[0]
+        field = predict(model.network, working.array, spacing, model.preprocessing.acquisition(case.image))[0]
         truth = working_truth(case, working)
         for threshold, rows in curve.items():
             rows.append(_figures(field - np.float32(threshold * spacing), truth, spacing))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from vesselsdf.errors import RunError
@@ -35,21 +35,27 @@ SECONDS_PER_VOXEL = 2.5e-6
 
 
 def predict(
-    network: VesselNet, image: Float[np.ndarray, "x y z"], spacing: float, tile: int | None = None
+    network: VesselNet,
+    image: Float[np.ndarray, "x y z"],
+    spacing: float,
+    acquisition: Float32[np.ndarray, "4"],
+    tile: int | None = None,
 ) -> list[np.ndarray]:
     """Signed distance fields of all levels, finest first, (X, Y, Z) float32 in mm.
 
-    `image`: normalised, on the isotropic working grid of `spacing` mm. `tile`: edge of a tile in voxels of its level, a
-    multiple of 2; None: in one piece if the volume is small, else in tiles. The device is that of the network.
+    `image`: normalised, on the isotropic working grid of `spacing` mm. `acquisition`: see `Preprocessing.acquisition`.
+    `tile`: edge of a tile in voxels of its level, a multiple of 2; None: in one piece if the volume is small, else in
+    tiles. The device is that of the network.
     """
     device = next(network.parameters()).device
     network.eval()
     volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    acquired = torch.from_numpy(acquisition)[None].to(device)
     with torch.inference_mode():
         if tile is None and image.size <= ONE_PIECE:
-            fields = [field[0, 0].cpu() for field in network(volume.to(device), spacing)]
+            fields = [field[0, 0].cpu() for field in network(volume.to(device), spacing, acquired)]
         else:
-            fields = [field[0, 0] * spacing for field in _tiled(network, volume, tile or TILE, device)]
+            fields = [field[0, 0] * spacing for field in _tiled(network, volume, acquired, tile or TILE)]
     for level, field in enumerate(fields):
         if not torch.isfinite(field).all():
             raise RunError(
@@ -58,26 +64,26 @@ def predict(
     return [field.numpy() for field in fields]
 
 
-def _tiled(network: VesselNet, image: Tensor, tile: int, device: torch.device) -> list[Tensor]:
+def _tiled(network: VesselNet, image: Tensor, acquired: Tensor, tile: int) -> list[Tensor]:
     shape = tuple(image.shape[2:])
     top = network.levels - 1
-    features = _coarsest_stem(network, image, tile, device)
-    field, features = (part.cpu() for part in network.coarsest_field(features.to(device)))
+    features = _coarsest_stem(network, image, acquired, tile)
+    field, features = (part.cpu() for part in network.coarsest_field(features.to(acquired.device)))
     fields = [field]
     for level in range(top - 1, -1, -1):
-        field, features = _refine_in_tiles(network, level, image, field, features, tile, device)
+        field, features = _refine_in_tiles(network, level, image, acquired, field, features, tile)
         fields.append(field)
     assert [tuple(f.shape[2:]) for f in reversed(fields)] == [level_shape(shape, level) for level in range(top + 1)]
     return list(reversed(fields))
 
 
-def _coarsest_stem(network: VesselNet, image: Tensor, tile: int, device: torch.device) -> Tensor:
+def _coarsest_stem(network: VesselNet, image: Tensor, acquired: Tensor, tile: int) -> Tensor:
     top = network.levels - 1
     shape = level_shape(tuple(image.shape[2:]), top)
     features = None
     tiles = list(_windows(shape, max(tile >> top, 1)))
     for window in track(tiles, "stem", unit="tile"):
-        stem = _stem_of_window(network, top, image, window, device).cpu()
+        stem = _stem_of_window(network, top, image, acquired, window).cpu()
         if features is None:
             features = stem.new_empty(1, stem.shape[1], *shape)
         features[_last(window)] = stem
@@ -86,8 +92,9 @@ def _coarsest_stem(network: VesselNet, image: Tensor, tile: int, device: torch.d
 
 
 def _refine_in_tiles(
-    network: VesselNet, level: int, image: Tensor, coarse: Tensor, parent: Tensor, tile: int, device: torch.device
+    network: VesselNet, level: int, image: Tensor, acquired: Tensor, coarse: Tensor, parent: Tensor, tile: int
 ) -> tuple[Tensor, Tensor]:
+    device = acquired.device
     shape = level_shape(tuple(image.shape[2:]), level)
     field = image.new_empty(1, 1, *shape)
     features = image.new_zeros(1, network.refined_channels[level], *shape) if level else image.new_zeros(0)
@@ -97,7 +104,7 @@ def _refine_in_tiles(
         around = _grown(parents, 1, tuple(coarse.shape[2:]), 1)
         prolonged = network.prolonged(coarse[_last(around)], [2 * (w.stop - w.start) for w in around])
         base = prolonged[_last(_relative(window, [2 * w.start for w in around]))].to(device)
-        stem = _stem_of_window(network, level, image, window, device)
+        stem = _stem_of_window(network, level, image, acquired, window)
         fine, rows = network.refine(level, stem, base, parent[_last(parents)].to(device))
         inner = _last(_relative(core, [w.start for w in window]))
         field[_last(core)] = fine[inner].cpu()
@@ -107,13 +114,13 @@ def _refine_in_tiles(
 
 
 def _stem_of_window(
-    network: VesselNet, level: int, image: Tensor, window: tuple[slice, ...], device: torch.device
+    network: VesselNet, level: int, image: Tensor, acquired: Tensor, window: tuple[slice, ...]
 ) -> Tensor:
     """Stem features of `level` on a window of that level's grid, from just as much of the image as they depend on."""
     scale = 2**level
     span = tuple(slice(w.start * scale, w.stop * scale) for w in window)
     crop = _grown(span, network.stem_reach(level), tuple(image.shape[2:]), math.lcm(scale, BLOCK))
-    features = network.stem_features(image[_last(crop)].to(device), level)
+    features = network.stem_features(image[_last(crop)].to(acquired.device), acquired, level)
     return features[_last(_relative(window, [c.start // scale for c in crop]))]
 
 

@@ -17,8 +17,9 @@ Everything is local: normalisation uses running statistics at inference, nothing
 network with statistics of the tile gains by adapting to it, the `local_contrast` of the image gives here: a second
 channel in which brightness is relative to a neighbourhood of three blocks. Its `curvatures` are further channels at
 every level: whether something bright is long or round is known beforehand, in all directions alike, and need not be
-learned. The value at a voxel depends on the image within a fixed distance, and evaluation in tiles gives the same
-numbers as in one piece.
+learned. What the voxels of a resampled image hide is told to every level of the stem: along which axis slices were
+thick, and whether grey values are CT's (`Preprocessing.acquisition`). The value at a voxel depends on the image within
+a fixed distance, and evaluation in tiles gives the same numbers as in one piece.
 
 Fields are in units of the level-0 voxel inside, and in units of `spacing` (mm) outside.
 """
@@ -38,6 +39,9 @@ from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
 # Where more than this share of the voxels is active, the dense convolution is the faster of the two (measured on a CPU
 # for 8 to 48 channels: the break-even lies between 0.15 and 0.3).
 DENSE_SHARE = 0.2
+
+# What is known of a scan besides its voxels: `Preprocessing.acquisition`.
+ACQUISITION = 4
 
 # Values of gathered neighbourhoods held at a time.
 CPU_PIECE = 1_000_000
@@ -77,7 +81,7 @@ class VesselNet(nn.Module):
         stem = [width * (1, 2, 4, 6, 8, 8)[min(level, 5)] for level in range(levels)]
         refined = [width * (2, 3, 5, 6, 8, 8)[min(level, 5)] for level in range(levels - 1)]
         self.stem = nn.ModuleList(
-            [_entry(5, stem[0])] + [_StemLevel(stem[level - 1], stem[level]) for level in range(1, levels)]
+            [_Entry(5, stem[0])] + [_StemLevel(stem[level - 1], stem[level]) for level in range(1, levels)]
         )
         self.context = nn.Sequential(_Residual(stem[-1], 1), _Residual(stem[-1], 2))
         self.coarsest = nn.Conv3d(stem[-1], 1, 1)
@@ -106,20 +110,22 @@ class VesselNet(nn.Module):
         # Two voxels of the level by its curvatures and two by its convolutions; by way of finer levels it is no more.
         return 3 * BLOCK + 4 * 2**level
 
-    def stem_features(self, image: Tensor, level: int) -> Tensor:
-        """Stem features of one level, (B, C, ...) on that level's grid."""
-        *_, features = self._stems(image, level)
+    def stem_features(self, image: Tensor, acquisition: Tensor | None, level: int) -> Tensor:
+        """Stem features of one level, (B, C, ...) on that level's grid; arguments as for `forward`."""
+        *_, features = self._stems(image, acquisition, level)
         return features
 
-    def _stems(self, image: Tensor, last: int) -> Iterator[Tensor]:
+    def _stems(self, image: Tensor, acquisition: Tensor | None, last: int) -> Iterator[Tensor]:
         """Stem features of the levels 0 to `last`."""
+        if acquisition is None:
+            acquisition = image.new_zeros(len(image), ACQUISITION)
         contrast = local_contrast(image)
         features = torch.cat([image, contrast, curvatures(contrast)], dim=1)
-        features = self.stem[0](features.contiguous(memory_format=torch.channels_last_3d))
+        features = self.stem[0](features.contiguous(memory_format=torch.channels_last_3d), acquisition)
         yield features
         for stage in self.stem[1 : last + 1]:
             contrast = F.avg_pool3d(even(contrast), 2)
-            features = stage(features, curvatures(contrast))
+            features = stage(features, curvatures(contrast), acquisition)
             yield features
 
     def coarsest_field(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,13 +162,14 @@ class VesselNet(nn.Module):
         correction = share * (self.kappa * h) * self.limited(raw.float())
         return base + sites.scatter(correction), sites.scatter(features[:, :channels])
 
-    def forward(self, image: Tensor, spacing: float | Tensor = 1.0) -> list[Tensor]:
+    def forward(self, image: Tensor, spacing: float | Tensor = 1.0, acquisition: Tensor | None = None) -> list[Tensor]:
         """Signed distance fields of all levels, finest first.
 
         `image`: (B, 1, X, Y, Z), normalised as the checkpoint says. `spacing`: edge of a level-0 voxel, mm.
+        `acquisition`: (B, 4), see `Preprocessing.acquisition`; None: cubic voxels, not CT.
         Returns fields (B, 1, x, y, z) in mm, level ``l`` with ``ceil(X / 2**l)`` voxels, negative inside.
         """
-        stems = list(self._stems(image, self.levels - 1))
+        stems = list(self._stems(image, acquisition, self.levels - 1))
         field, features = self.coarsest_field(stems[-1])
         fields = [field]
         for level in range(self.levels - 2, -1, -1):
@@ -358,31 +365,51 @@ class _Refinement(nn.Module):
         return rows, self.correction(rows)
 
 
-def _entry(channels: int, outputs: int) -> nn.Sequential:
+class _Entry(nn.Module):
     """One convolution: what is dense at full resolution is dear, and the active voxels get three more of their own.
 
     With a second one a step of training took 1.2 times the time, inference 1.3, and there was no gain at equal time.
     """
-    convolution = nn.Conv3d(channels, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, _DenseNorm(outputs), nn.ReLU(inplace=True))
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(channels, outputs, 3, padding=1, bias=False)
+        self.acquired = _Acquired(outputs)
+        self.norm = _DenseNorm(outputs)
+
+    def forward(self, image: Tensor, acquisition: Tensor) -> Tensor:
+        # In place where it can be: one copy of these features is the largest thing in memory.
+        return F.relu(self.norm(self.convolution(image).add_(self.acquired(acquisition))), inplace=True)
+
+
+class _Acquired(nn.Linear):
+    """What the acquisition adds to every voxel, (B, 4) -> (B, C, 1, 1, 1)."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__(ACQUISITION, outputs, bias=False)
+
+    def forward(self, acquisition: Tensor) -> Tensor:
+        return super().forward(acquisition)[..., None, None, None]
 
 
 class _StemLevel(nn.Module):
     """Halve the resolution, cell-centred (2x2x2 patches; an odd axis repeats its last voxel), then look around.
 
-    The curvatures of the image on the coarser grid come in by a linear map.
+    The curvatures of the image on the coarser grid and the acquisition come in by linear maps.
     """
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         self.halve = nn.Conv3d(channels, outputs, 2, stride=2, bias=False)
         self.shape = nn.Conv3d(3, outputs, 1, bias=False)
+        self.acquired = _Acquired(outputs)
         self.norm = _DenseNorm(outputs)
         self.look = _Residual(outputs, 1)
 
-    def forward(self, features: Tensor, curvature: Tensor) -> Tensor:
+    def forward(self, features: Tensor, curvature: Tensor, acquisition: Tensor) -> Tensor:
         curvature = curvature.contiguous(memory_format=torch.channels_last_3d)
-        return self.look(F.relu(self.norm(self.halve(even(features)) + self.shape(curvature))))
+        halved = self.halve(even(features)) + self.shape(curvature) + self.acquired(acquisition)
+        return self.look(F.relu(self.norm(halved)))
 
 
 class _Residual(nn.Module):

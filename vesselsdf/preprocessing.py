@@ -3,13 +3,14 @@
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Float32, Num
 from pydantic import BaseModel, ConfigDict, Field
 
 from vesselsdf.volume import Volume, isotropic
 
-# Voxels darker than this occur in CT alone (air is -1000 HU): such a volume is taken to be in Hounsfield units.
-AIR = -500.0
+# Voxels darker than this occur in CT alone (fat is near -100 HU, air -1000), and neither in magnitudes and counts nor
+# in images brought to zero mean and unit deviation: such a volume is taken to be in Hounsfield units.
+FAT = -50.0
 SOFT_TISSUE = (-100.0, 500.0)
 # With fewer voxels than this share above the minimum, the background was masked out and only bright structures are
 # left; their median is then put where vessels lie in other angiograms, this many tissue spreads above the background.
@@ -38,21 +39,31 @@ class Preprocessing(BaseModel):
     def working_volume(self, volume: Volume) -> Volume:
         """The normalised image on the isotropic working grid, float32."""
         grid = isotropic(volume, self.working_spacing(volume))
-        return grid.with_array(normalise(grid.array, self.window))
+        return grid.with_array(normalise(grid.array, self.window_of(volume)))
+
+    def window_of(self, volume: Volume) -> tuple[float, float] | None:
+        """The window for `volume`: the one given; else for CT in HU (some voxels below -50) that of soft tissue."""
+        return self.window or (SOFT_TISSUE if volume.array.min() < FAT else None)
+
+    def acquisition(self, volume: Volume) -> Float32[np.ndarray, "4"]:
+        """What the network is told about `volume` that its working voxels hide.
+
+        log2 of how much longer the voxels are along each axis than along their finest (0, 0, 2: slices four times as
+        thick as pixels are wide), and whether intensities are on the scale of a window (1) or of the tissue (0).
+        """
+        edges = np.log2(np.array(volume.spacing) / min(volume.spacing))
+        return np.append(edges, float(self.window_of(volume) is not None)).astype(np.float32)
 
 
 def normalise(image: Num[np.ndarray, "x y z"], window: tuple[float, float] | None) -> Float[np.ndarray, "x y z"]:
     """Intensities on a scale of order one, float32.
 
-    With a window (lower, upper): linear, lower to -1 and upper to 1, clipped at -2 and 3. Without: for CT (some
-    voxels below -500) the window (-100, 500) HU; otherwise ``arcsinh((v - median) / s)``, where the median and half
-    the range ``s`` between the 10% and 90% quantiles are taken over voxels above the minimum, so that a zeroed or
-    padded background does not count. The arcsinh is linear near the tissue and keeps the order of the brightest
-    voxels without letting them dominate.
+    With a window (lower, upper): linear, lower to -1 and upper to 1, clipped at -2 and 3. Without:
+    ``arcsinh((v - median) / s)``, where the median and half the range ``s`` between the 10% and 90% quantiles are taken
+    over voxels above the minimum, so that a zeroed or padded background does not count. The arcsinh is linear near the
+    tissue and keeps the order of the brightest voxels without letting them dominate.
     """
     image = image.astype(np.float32, copy=False)
-    if window is None and image.min() < AIR:
-        window = SOFT_TISSUE
     if window is not None:
         lower, upper = window
         return np.clip((image - lower) * np.float32(2 / (upper - lower)) - 1, -2, 3)

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 
 from vesselsdf.files import PARTIAL
 from vesselsdf.preprocessing import Preprocessing
@@ -42,13 +42,15 @@ class PreparedCase:
     """A training case on the working grid.
 
     `image`: (X, Y, Z) float16, normalised; `sdf`: (X, Y, Z) float16, voxels, clipped, NaN where it is not known;
-    `skeleton`: (n, 3) voxel indices. `hard`: places of this kind each, (n, 3): thin branches, forks, near misses.
+    `skeleton`: (n, 3) voxel indices; `acquisition`: see `Preprocessing.acquisition`. `hard`: places of this kind each,
+    (n, 3): thin branches, forks, near misses.
     """
 
     name: str
     image: np.ndarray
     sdf: np.ndarray
     skeleton: Int[np.ndarray, "n 3"]
+    acquisition: Float32[np.ndarray, "4"]
     hard: tuple[Int[np.ndarray, "_ 3"], ...] = ()
 
 
@@ -57,11 +59,15 @@ Load = Callable[[], tuple[Volume, Volume]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches (B, 1, p, p, p) float32: `image`, `sdf` in voxels (NaN: not known), `skeleton` 0 or 1."""
+    """Patches (B, 1, p, p, p) float32: `image`, `sdf` in voxels (NaN: not known), `skeleton` 0 or 1.
+
+    `acquisition`: (B, 4), its axes those of the patches.
+    """
 
     image: Float[np.ndarray, "b 1 p p p"]
     sdf: Float[np.ndarray, "b 1 p p p"]
     skeleton: Float[np.ndarray, "b 1 p p p"]
+    acquisition: Float32[np.ndarray, "b 4"]
 
 
 def prepare(folder: Path, name: str, load: Load, settings: Preprocessing, reach: float) -> PreparedCase:
@@ -84,11 +90,14 @@ def prepare(folder: Path, name: str, load: Load, settings: Preprocessing, reach:
             image=grid.array.astype(np.float16),
             sdf=np.clip(field, -reach, reach).astype(np.float16),
             skeleton=skeleton,
+            acquisition=settings.acquisition(image),
             **hard_places(field, skeleton),
         )
     image, sdf = (np.load(target / f"{key}.npy", mmap_mode="r") for key in ("image", "sdf"))
-    skeleton, *hard = (np.load(target / f"{key}.npy") for key in ("skeleton", "thin", "forks", "gaps"))
-    return PreparedCase(name, image, sdf, skeleton, tuple(hard))
+    skeleton, acquisition, *hard = (
+        np.load(target / f"{key}.npy") for key in ("skeleton", "acquisition", "thin", "forks", "gaps")
+    )
+    return PreparedCase(name, image, sdf, skeleton, acquisition, tuple(hard))
 
 
 def hard_places(field: Float[np.ndarray, "x y z"], skeleton: Int[np.ndarray, "n 3"]) -> dict[str, np.ndarray]:
@@ -150,8 +159,9 @@ def draw(cases: Sequence[PreparedCase], size: int, batch: int, seed: int, step: 
     for number in range(first, first + batch):
         generator = np.random.default_rng([seed, step, number])
         patches.append(_draw_one(cases[int(generator.integers(len(cases)))], size, generator))
-    image, sdf, skeleton = (np.stack(part)[:, None] for part in zip(*patches, strict=True))
-    return Batch(image, sdf, skeleton)
+    *voxels, acquisition = (np.stack(part) for part in zip(*patches, strict=True))
+    image, sdf, skeleton = (part[:, None] for part in voxels)
+    return Batch(image, sdf, skeleton, acquisition)
 
 
 def _draw_one(case: PreparedCase, size: int, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -168,7 +178,8 @@ def _draw_one(case: PreparedCase, size: int, generator: np.random.Generator) -> 
     patches = np.pad(image, short, mode="edge"), np.pad(sdf, short, mode="edge"), skeleton
     axes, flips = generator.permutation(3), tuple(np.flatnonzero(generator.random(3) < 0.5).tolist())
     turned = [np.ascontiguousarray(np.flip(part.transpose(axes), flips)) for part in patches]
-    return vary_intensity(turned[0], generator), turned[1], turned[2]
+    acquisition = case.acquisition[[*axes, 3]]
+    return vary_intensity(turned[0], generator), turned[1], turned[2], acquisition
 
 
 def _window(case: PreparedCase, size: int, generator: np.random.Generator) -> tuple[tuple[slice, ...], np.ndarray]:

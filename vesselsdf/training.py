@@ -144,7 +144,7 @@ def _loss(network: VesselNet, batch: Batch, config: RunConfig, device: torch.dev
     # bf16 pays on a GPU; on the CPUs tried it gained nothing on channels-last convolutions this thin.
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
-        fields = network(image)
+        fields = network(image, acquisition=torch.from_numpy(batch.acquisition).to(device))
     return total_loss(fields, targets, torch.from_numpy(batch.skeleton).to(device), config.loss)
 
 
