@@ -8,6 +8,7 @@ own, so that its peak memory is its own; a picture of each (`preview.png`) lies 
 - aorta: distances of the centreline and the surface that VMTK made of the same image to ours (mm);
 - fistula: share of the surface that comes with the scan within 1 mm of our largest component, arterial and venous limb
   together;
+- head: how much of the centreline hangs together, in ours and in the voxels that the scan's removed background left;
 - two-photon stacks: agreement with their labels. Voxels are taken to be 2 x 2 x 5 um; their files do not say.
 """
 
@@ -39,6 +40,8 @@ STACKS = {
     "santos": ("santos2015_lowContrastVessels_BM4D_denoised", "santos2015_lowContrastVessels_labelsMarc"),
 }
 STACK_SPACING = (0.002, 0.002, 0.005)
+PIECE = 20
+"""Voxels of centreline below which a piece is a fragment."""
 
 
 def stack(name: str) -> Path:
@@ -133,6 +136,23 @@ def compare_fistula(output: Path) -> str:
     return columns(["fistula's surface to our largest part", "points", "median mm", "within 1 mm", "parts"], [best])
 
 
+def compare_head(output: Path) -> str:
+    """Share of the largest component in the length of ours, and of all voxels that are not background in the scan."""
+    from scipy.ndimage import label
+
+    from vesselsdf import read_volume
+    from vesselsdf.topology.thinning import thin
+
+    scan, ours = read_volume(DATA / SCANS["head_avm"]), read_volume(output / "vessels.nii.gz")
+    rows = []
+    for name, mask in (("ours", ours.array > 0), ("the scan's own foreground", scan.array > scan.array.min())):
+        pieces, count = label(mask, np.ones((3, 3, 3)))
+        sizes = np.bincount(pieces[thin(mask)], minlength=count + 1)[1:]  # skeleton voxels
+        longer = sizes[sizes >= PIECE]
+        rows.append([name, count, *(float(sizes.max() / part.sum()) for part in (sizes, longer))])
+    return columns(["head", "pieces", "largest / all", f"largest / those of {PIECE} voxels or more"], rows)
+
+
 def compare_stacks(output: Path, names: list[str]) -> str:
     """Agreement with the labels of the two-photon stacks."""
     from vesselsdf import evaluate, read_volume
@@ -177,6 +197,8 @@ def main() -> int:
         print("\n" + compare_aorta(given.output / "aorta"))
     if "avf" in done:
         print("\n" + compare_fistula(given.output / "avf"))
+    if "head_avm" in done:
+        print("\n" + compare_head(given.output / "head_avm"))
     stacks = [name for name in given.scans if name in STACKS and name in done]
     if stacks:
         print("\n" + compare_stacks(given.output, stacks))
