@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vesselsdf import network as network_module
+from vesselsdf import sites as sites_module
 from vesselsdf.network import VesselNet
 from vesselsdf.reconstruction import versions
 
@@ -107,12 +107,12 @@ def _forward(device: str) -> Finding:
 
 
 def _largest_difference(network: VesselNet, image: torch.Tensor) -> float:
-    kept: Any = network_module.DENSE_SHARE
+    kept: Any = sites_module.DENSE_SHARE
     results = []
     try:
         for share in (-1.0, 2.0):
-            network_module.DENSE_SHARE = share
+            sites_module.DENSE_SHARE = share
             results.append(network(image))
     finally:
-        network_module.DENSE_SHARE = kept
+        sites_module.DENSE_SHARE = kept
     return max(float((a - b).abs().max()) for a, b in zip(*results, strict=True))

@@ -99,7 +99,7 @@ def _refine_in_tiles(
     field = image.new_empty(1, 1, *shape)
     features = image.new_zeros(1, network.refined_channels[level], *shape) if level else image.new_zeros(0)
     for core in track(list(_windows(shape, max(tile, 2))), f"level {level}", unit="tile"):
-        window = _grown(core, network.refinement_reach, shape, 2)
+        window = _grown(core, network.refinement_reach(level), shape, 2)
         parents = tuple(slice(w.start // 2, -(-w.stop // 2)) for w in window)
         around = _grown(parents, 1, tuple(coarse.shape[2:]), 1)
         prolonged = network.prolonged(coarse[_last(around)], [2 * (w.stop - w.start) for w in around])

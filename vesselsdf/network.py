@@ -25,9 +25,7 @@ Fields are in units of the level-0 voxel inside, and in units of `spacing` (mm) 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,17 +33,13 @@ from torch.nn import functional as F
 from vesselsdf import processes
 from vesselsdf.image_features import BLOCK, curvatures, even, local_contrast
 from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
+from vesselsdf.sites import EntryConvolution, SiteConvolution, Sites
 
-# Where more than this share of the voxels is active, the dense convolution is the faster of the two (measured on a CPU
-# for 8 to 48 channels: the break-even lies between 0.15 and 0.3).
-DENSE_SHARE = 0.2
+# Channels that are shown of an image: itself, its local contrast and three curvatures of that.
+SHOWN = 5
 
 # What is known of a scan besides its voxels: `Preprocessing.acquisition`.
 ACQUISITION = 4
-
-# Values of gathered neighbourhoods held at a time.
-CPU_PIECE = 1_000_000
-GPU_PIECE = 64_000_000
 
 # The coarsest field starts out as "far outside", in units of h_L: nothing is active until the coarse level has learned
 # where vessels may be, so the first steps are cheap and the fine levels never train on everything.
@@ -80,9 +74,9 @@ class VesselNet(nn.Module):
         self.levels, self.kappa, self.needed = levels, kappa, needed
         stem = [width * (1, 2, 4, 6, 8, 8)[min(level, 5)] for level in range(levels)]
         refined = [width * (2, 3, 5, 6, 8, 8)[min(level, 5)] for level in range(levels - 1)]
-        self.stem = nn.ModuleList(
-            [_Entry(5, stem[0])] + [_StemLevel(stem[level - 1], stem[level]) for level in range(1, levels)]
-        )
+        inputs = [SHOWN, *stem[1:]]
+        self.entry = _Entry(SHOWN, stem[0])
+        self.stem = nn.ModuleList([_StemLevel(inputs[level], inputs[level + 1]) for level in range(levels - 1)])
         self.context = nn.Sequential(_Residual(stem[-1], 1), _Residual(stem[-1], 2))
         self.coarsest = nn.Conv3d(stem[-1], 1, 1)
         with torch.no_grad():
@@ -100,10 +94,9 @@ class VesselNet(nn.Module):
     limited = staticmethod(torch.tanh)
     """What bounds a refinement to one unit."""
 
-    @property
-    def refinement_reach(self) -> int:
+    def refinement_reach(self, level: int) -> int:
         """Voxels of its own level that a refined value depends on, to each side."""
-        return 3
+        return 3 if level else 4
 
     def stem_reach(self, level: int) -> int:
         """Voxels of level 0 that a stem feature at `level` depends on, to each side of its cell."""
@@ -116,14 +109,14 @@ class VesselNet(nn.Module):
         return features
 
     def _stems(self, image: Tensor, acquisition: Tensor | None, last: int) -> Iterator[Tensor]:
-        """Stem features of the levels 0 to `last`."""
+        """Stem features of the levels 0 to `last`; of level 0 they are what is shown of the image."""
         if acquisition is None:
             acquisition = image.new_zeros(len(image), ACQUISITION)
         contrast = local_contrast(image)
         features = torch.cat([image, contrast, curvatures(contrast)], dim=1)
-        features = self.stem[0](features.contiguous(memory_format=torch.channels_last_3d), acquisition)
+        features = features.contiguous(memory_format=torch.channels_last_3d)
         yield features
-        for stage in self.stem[1 : last + 1]:
+        for stage in self.stem[:last]:
             contrast = F.avg_pool3d(even(contrast), 2)
             features = stage(features, curvatures(contrast), acquisition)
             yield features
@@ -158,7 +151,8 @@ class VesselNet(nn.Module):
             return base, stem.new_zeros(len(stem), channels, *stem.shape[2:])
         h = 2.0 ** (level + 1)
         share, here = sites.gather(share), sites.gather(base) / h
-        features, raw = self.refinements[level](sites, share, sites.gather(stem), sites.gather_parents(parent), here)
+        seen = sites.gather(stem) if level else self.entry(sites, stem)
+        features, raw = self.refinements[level](sites, share, seen, sites.gather_parents(parent), here)
         correction = share * (self.kappa * h) * self.limited(raw.float())
         return base + sites.scatter(correction), sites.scatter(features[:, :channels])
 
@@ -191,125 +185,6 @@ class VesselNet(nn.Module):
     def apriori_bounds(self, spacing: float) -> list[float]:
         """``B_l`` in mm on ``sup |phi_0 - U^l phi_l|``, per level, known before the network runs."""
         return bounds(spacing, self.levels, self.kappa)
-
-
-@dataclass(frozen=True)
-class Sites:
-    """Active voxels of a batch of grids, and the table of each one's 27 neighbours among them."""
-
-    flat: Tensor  # (n,) index into the flattened (B, x, y, z)
-    shape: tuple[int, ...]  # (B, x, y, z)
-    table: Tensor | None  # (n, 27) rows of the neighbours, n where a neighbour is not active; None: evaluate densely
-
-    @classmethod
-    def where(cls, active: Tensor) -> "Sites":
-        """Sites of a boolean (B, x, y, z)."""
-        shape = tuple(active.shape)
-        flat = active.reshape(-1).nonzero()[:, 0]
-        n = len(flat)
-        if n == 0 or n > DENSE_SHARE * active.numel():
-            return cls(flat, shape, None)
-        padded = tuple(size + 2 for size in shape[1:])
-        strides = (padded[1] * padded[2], padded[2], 1)
-        b, x, y, z = _unravel(flat, shape)
-        centre = ((b * padded[0] + x + 1) * padded[1] + y + 1) * padded[2] + z + 1
-        index = torch.full((shape[0] * int(np.prod(padded)),), n, dtype=torch.long, device=flat.device)
-        index[centre] = torch.arange(n, device=flat.device)
-        steps = torch.tensor(
-            [i * strides[0] + j * strides[1] + k for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)],
-            device=flat.device,
-        )
-        return cls(flat, shape, index[centre[:, None] + steps])
-
-    def __len__(self) -> int:
-        return len(self.flat)
-
-    def gather(self, volume: Tensor) -> Tensor:
-        """(B, C, x, y, z) -> (n, C): the values at the sites."""
-        return volume.movedim(1, -1).reshape(-1, volume.shape[1]).index_select(0, self.flat)
-
-    def gather_parents(self, coarse: Tensor) -> Tensor:
-        """(B, C, cx, cy, cz) of the next coarser grid -> (n, C): the value of the coarse voxel each site lies in."""
-        b, x, y, z = _unravel(self.flat, self.shape)
-        cx, cy, cz = coarse.shape[2:]
-        parents = ((b * cx + x // 2) * cy + y // 2) * cz + z // 2
-        return coarse.movedim(1, -1).reshape(-1, coarse.shape[1]).index_select(0, parents)
-
-    def scatter(self, rows: Tensor) -> Tensor:
-        """(n, C) -> (B, C, x, y, z): the values at the sites, zero elsewhere."""
-        volume = rows.new_zeros(int(np.prod(self.shape)), rows.shape[1])
-        return volume.index_copy_(0, self.flat, rows).reshape(*self.shape, -1).movedim(-1, 1)
-
-
-def _unravel(flat: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Indices per axis of flat positions in a C-ordered array (torch.unravel_index needs no copy but is slower)."""
-    axes = []
-    for size in reversed(shape[1:]):
-        axes.append(flat % size)
-        flat = flat // size
-    return (flat, *reversed(axes))
-
-
-class _GatheredConvolution(torch.autograd.Function):
-    """Sum over the 27 neighbours of rows times weights.
-
-    The table is symmetric, so the gradient is gathered as well: nothing is scattered, hence it is deterministic.
-    """
-
-    @staticmethod
-    def forward(ctx, rows: Tensor, weight: Tensor, table: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, weight, table)
-        return _gathered_product(rows, weight, table)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        rows, weight, table = ctx.saved_tensors
-        weight_gradient = weight.new_zeros(27 * weight.shape[1], weight.shape[2])
-        for piece, columns in _columns(rows, table):
-            weight_gradient.addmm_(columns.T, gradient[piece])
-        mirrored = weight.flip(0).transpose(1, 2)  # if j is neighbour k of i, then i is neighbour 26 - k of j
-        return _gathered_product(gradient, mirrored, table), weight_gradient.reshape(weight.shape), None
-
-
-def _gathered_product(rows: Tensor, weight: Tensor, table: Tensor) -> Tensor:
-    """(n, C), (27, C, D), (n, 27) -> (n, D)."""
-    matrix = weight.reshape(-1, weight.shape[2])
-    product = rows.new_empty(len(table), weight.shape[2])
-    for piece, columns in _columns(rows, table):
-        torch.mm(columns, matrix, out=product[piece])
-    return product
-
-
-def _columns(rows: Tensor, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Pieces of the (n, 27 C) neighbourhoods, zero where a neighbour is not active, in a buffer that is used again.
-
-    A piece fits the cache of a CPU, which makes this twice as fast as all at once, and bounds the memory.
-    """
-    extended = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-    size = max(1, (CPU_PIECE if rows.device.type == "cpu" else GPU_PIECE) // (27 * rows.shape[1]))
-    buffer = rows.new_empty(min(size, len(table)) * 27, rows.shape[1])
-    for start in range(0, len(table), size):
-        piece = slice(start, min(start + size, len(table)))
-        neighbours = table[piece].reshape(-1)
-        torch.index_select(extended, 0, neighbours, out=buffer[: len(neighbours)])
-        yield piece, buffer[: len(neighbours)].reshape(piece.stop - piece.start, -1)
-
-
-class _SiteConvolution(nn.Module):
-    """3x3x3 convolution of features that live on active voxels and are zero elsewhere."""
-
-    def __init__(self, channels: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(27, channels, outputs) * (2 / (27 * channels)) ** 0.5)
-
-    def forward(self, sites: Sites, rows: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(rows.device.type):
-            rows = rows.to(torch.get_autocast_dtype(rows.device.type))
-        weight = self.weight.to(rows.dtype)
-        if sites.table is not None:
-            return _GatheredConvolution.apply(rows, weight, sites.table)
-        kernel = weight.reshape(3, 3, 3, *weight.shape[1:]).permute(4, 3, 0, 1, 2)
-        return sites.gather(F.conv3d(sites.scatter(rows), kernel, padding=1))
 
 
 class _DenseNorm(nn.BatchNorm3d):
@@ -349,8 +224,8 @@ class _Refinement(nn.Module):
     def __init__(self, stem: int, parent: int, channels: int) -> None:
         super().__init__()
         self.reduce = nn.Linear(parent, channels, bias=False)
-        self.enter = _SiteConvolution(stem + channels + 1, channels)
-        self.inner = nn.ModuleList([_SiteConvolution(channels, channels) for _ in range(2)])
+        self.enter = SiteConvolution(stem + channels + 1, channels)
+        self.inner = nn.ModuleList([SiteConvolution(channels, channels) for _ in range(2)])
         self.norms = nn.ModuleList([_SiteNorm(channels) for _ in range(3)])
         self.correction = nn.Linear(channels, 1)
         nn.init.zeros_(self.correction.weight)
@@ -366,20 +241,15 @@ class _Refinement(nn.Module):
 
 
 class _Entry(nn.Module):
-    """One convolution: what is dense at full resolution is dear, and the active voxels get three more of their own.
-
-    With a second one a step of training took 1.2 times the time, inference 1.3, and there was no gain at equal time.
-    """
+    """Features of the finest level, of what is shown of the image around the active voxels."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv3d(channels, outputs, 3, padding=1, bias=False)
-        self.acquired = _Acquired(outputs)
-        self.norm = _DenseNorm(outputs)
+        self.convolution = EntryConvolution(channels, outputs)
+        self.norm = _SiteNorm(outputs)
 
-    def forward(self, image: Tensor, acquisition: Tensor) -> Tensor:
-        # In place where it can be: one copy of these features is the largest thing in memory.
-        return F.relu(self.norm(self.convolution(image).add_(self.acquired(acquisition))), inplace=True)
+    def forward(self, sites: Sites, shown: Tensor) -> Tensor:
+        return F.relu(self.norm(self.convolution(sites, shown)))
 
 
 class _Acquired(nn.Linear):
