@@ -1,17 +1,15 @@
 """The multi-resolution network: a bounded signed distance field, refined from coarse to fine on active voxels.
 
-Strategy. A thin strided *stem* turns the image into a few features per level; it is the only part that is dense at full
-resolution. The coarsest level predicts its field outright. Each finer level then sees its own stem features, the
+Strategy. Nothing learned is dense at full resolution: there the image is only *shown* by five channels without
+weights, and a thin strided *stem* turns them into a few features per coarser level. The coarsest level predicts its
+field outright. Each finer level then sees its own stem features (level 0: what is shown around its active voxels), the
 features of its parent voxels and the prolonged field, and predicts a correction bounded by construction::
 
     phi_l = U phi_{l+1} + a_l * b_{l+1} * tanh(r_l),        b_{l+1} = kappa * h_{l+1}
 
 where the activity ``a_l`` (`scales.activity`) is zero wherever ``|U phi_{l+1}| >= b_{l+1}``: no correction could
 change the sign there. Features are zero outside the active voxels too; that is part of the definition, in training
-and at inference, so a level costs what its active voxels cost. A convolution on active voxels is evaluated by
-gathering their 27 neighbours into a matrix product where few are active, and as a dense convolution of the
-zero-filled volume where many are: the same numbers (submanifold convolution; Graham, Engelcke, van der Maaten 2018,
-arXiv 1711.10275).
+and at inference, so a level costs what its active voxels cost (`sites`).
 
 Everything is local: normalisation uses running statistics at inference, nothing is pooled over the volume. What a
 network with statistics of the tile gains by adapting to it, the `local_contrast` of the image gives here: a second
