@@ -1,13 +1,15 @@
 """Real two-photon stacks with their labels, leave-one-out; and whether the weights of the package are a good start.
 
-    python benchmarks/two_photon.py [--rows nnunet ours tuned] [--steps 400] [--seed 0] [--folder cases]
+    python benchmarks/two_photon.py [--rows nnunet ours tuned] [--splits ...] [--steps 400] [--seed 0]
 
 Leave-one-out: every row of accuracy_rows.py is trained on three stacks and tested on the fourth. Two and two: trained
 on two stacks, tested on the others. `general` is no training at all. Voxels are taken to be 2 x 2 x 5 um (the files do
-not say); lengths below are in units of 4 um, so that a voxel is 0.5 wide as in `accuracy.py`.
+not say); lengths below are in units of 4 um, so that a voxel is 0.5 wide as in `accuracy.py`. Every finished split and
+row is kept in the results file and not run again; begin a new file when networks or weights have changed.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +23,7 @@ from real_scans import STACKS, stack
 
 from vesselsdf import read_volume
 from vesselsdf.distance import signed_distance
+from vesselsdf.files import write_json
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.report.text import columns
 from vesselsdf.sampling import PreparedCase, prepare
@@ -61,31 +64,49 @@ def tested(row: Row, network, case: TestCase) -> dict[str, float]:
         return score(row.predict(network.eval(), case) <= row.usual, case)
 
 
-def main() -> int:
+def untrained(cases: dict) -> list[list]:
+    """Lines of the table for the general weights as they are."""
+    row = rows()["tuned"]
+    network = row.build()
+    found = {name: tested(row, network, case) for name, (_, case) in cases.items()}
+    return [["none", "general", name, *(figures[key] for key in KEYS)] for name, figures in found.items()]
+
+
+def trained(cases: dict, split: str, name: str, seed: int, steps: int) -> list[list]:
+    """Lines of the table for a row trained on a split."""
+    row, (training, testing) = rows()[name], SPLITS[split]
+    network, facts = train(row, [cases[n][0] for n in training], seed, {"steps": steps})
+    print(f"{split}, {name}: {facts['train_seconds']:.0f} s", file=sys.stderr, flush=True)
+    found = {test: tested(row, network, cases[test][1]) for test in testing}
+    return [[split, name, test, *(figures[key] for key in KEYS)] for test, figures in found.items()]
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="+", default=["nnunet", "ours", "tuned"])
+    parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=SPLITS, metavar="SPLIT")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vesselsdf_two_photon")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = arguments()
     if not DATA.is_dir():
         print(f"two_photon: the public data are not at {DATA}", file=sys.stderr)
         return 2
     cases = {name: prepared(name, given.folder) for name in STACKS}
-    known = rows()
-    general = known["tuned"].build()
-    table = [
-        ["none", "general", name, *(tested(known["tuned"], general, case)[key] for key in KEYS)]
-        for name, (_, case) in cases.items()
-    ]
-    for split, (training, testing) in SPLITS.items():
+    table = untrained(cases)
+    for split in given.splits:
         for name in given.rows:
-            row = known[name]
-            network, facts = train(row, [cases[n][0] for n in training], given.seed, {"steps": given.steps})
-            print(f"{split}, {name}: {facts['train_seconds']:.0f} s", file=sys.stderr, flush=True)
-            for test in testing:
-                found = tested(row, network, cases[test][1])
-                table.append([split, name, test, *(found[key] for key in KEYS)])
+            key = json.dumps([split, name, given.seed, given.steps])
+            known = json.loads(given.results.read_text()) if given.results.exists() else {}
+            if key not in known:
+                known[key] = trained(cases, split, name, given.seed, given.steps)
+                write_json(given.results, known)
+            table += known[key]
     print(columns(["trained on", "row", "tested on", *KEYS], table))
     means = {
         (split, row): np.mean([line[3:] for line in table if line[:2] == [split, row]], axis=0).tolist()
