@@ -18,7 +18,7 @@ ORDER = """
     topology.betti
     synthesis
     config preprocessing
-    processes image_features network
+    processes image_features sites network
     topology
     losses
     roots rooted branch_shape murray anatomy branch_table
@@ -142,7 +142,7 @@ def test_torch_is_imported_at_the_top_only_where_networks_live(name):
     tops = [node for node in ast.parse(MODULES[name].read_text(encoding="utf-8")).body]
     imported = {alias.name.split(".")[0] for node in tops if isinstance(node, ast.Import) for alias in node.names}
     imported |= {(node.module or "").split(".")[0] for node in tops if isinstance(node, ast.ImportFrom)}
-    allowed = {"network", "losses", "training", "inference", "checkpoint", "sampling", "doctor", "processes"} | {
+    allowed = {"network", "sites", "losses", "training", "inference", "checkpoint", "sampling", "doctor", "processes"} | {
         "optimiser",
         "image_features",
     }
