@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from vesselsdf.familiarity import MEANING, of_image, of_vessels, ranges, strange
-from vesselsdf.preprocessing import normalise
+from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.synthesis.cases import synthetic_case
 
 
 def figures(seed, modality="mr", change=lambda image: image):
     case = synthetic_case(seed, (48, 48, 48), (0.5, 0.5, 0.5), modality)
-    image = normalise(change(case.image.array), None)
+    image = Preprocessing().working_volume(case.image.with_array(change(case.image.array).astype(np.float32))).array
     return of_image(image) | of_vessels(image, case.sdf.array / 0.5)
 
 
