@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import vesselsdf
+from vesselsdf.api import inspect
 from vesselsdf.checkpoint import GENERAL, load_model
 from vesselsdf.config import load_config
 from vesselsdf.familiarity import MEANING
+from vesselsdf.report.text import inspection
 from vesselsdf.synthesis.cases import synthetic_case
 from vesselsdf.volume import Volume
 
@@ -44,6 +46,13 @@ def test_a_scan_unlike_the_training_images_is_reported(caplog):
     made = vesselsdf.reconstruct(Volume(noise, np.eye(4)))
     assert any("slice thickness" in one for one in made.provenance["unfamiliar"])
     assert "unlike the scans that the network was trained on" in caplog.text
+
+
+@pytest.mark.parametrize(("modality", "words"), [("ct", "CT in Hounsfield units"), ("mr", "relative to the tissue")])
+def test_how_a_scan_is_seen_is_said(tmp_path, modality, words):
+    image = synthetic_case(5, (32, 32, 32), (0.5, 0.5, 0.5), modality).image
+    vesselsdf.write_volume(image, tmp_path / "scan.nii.gz")
+    assert words in inspection(inspect(tmp_path / "scan.nii.gz"))
 
 
 def test_the_aorta_is_found_by_weights_that_never_saw_a_scan(shared_data):

@@ -104,7 +104,7 @@ def reconstruct_with(model: Model, source: Volume, provenance: dict[str, Any] | 
     with made.timed("network"):
         fields = predict(model.network, working.array, spacing, settings.acquisition(source))
     figures = of_image(working.array) | of_vessels(working.array, fields[0] / np.float32(spacing))
-    made.provenance["unfamiliar"] = strange(figures, model.seen)
+    made.provenance |= {"unfamiliar": strange(figures, model.seen), "window": settings.window_of(source)}
     # The wall lies where the field takes the threshold; taking it off every level leaves all differences as they are.
     made.levels = [level - np.float32(settings.threshold * spacing) for level in fields]
     made.affine = working.affine
@@ -362,15 +362,16 @@ def inspect(
     """Facts about a file, and what reconstructing it will take on this machine (the speed is measured).
 
     `unfamiliar`: in what an image differs from those that the network of `checkpoint` (by default the general one) was
-    trained on.
+    trained on; `window`: through which the network sees it, None if relative to the tissue (`Preprocessing.window_of`).
     """
     volume = read_volume(path, spacing)
     facts = volume_facts(volume, path)
     if facts["looks_like_labels"]:
-        facts["unfamiliar"] = []
+        facts |= {"unfamiliar": [], "window": None}
     else:
         model = load_model(checkpoint or GENERAL)
         facts["unfamiliar"] = strange(of_image(model.preprocessing.working_volume(volume).array), model.seen)
+        facts["window"] = model.preprocessing.window_of(volume)
     h = min(volume.spacing)
     shape = tuple(int(np.ceil(n * s / h - 1e-3)) for n, s in zip(volume.shape, volume.spacing, strict=True))
     return facts | {"working_spacing": h, "working_shape": shape, "needs": estimate(shape)}

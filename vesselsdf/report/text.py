@@ -247,6 +247,7 @@ def inspection(facts: Mapping[str, Any]) -> str:
             f"{facts['orientation']} (voxel axes towards right/left, anterior/posterior, superior/inferior)",
         ),
         ("intensity", f"{facts['minimum']:.4g} to {facts['maximum']:.4g} ({percentiles})"),
+        *([] if facts["looks_like_labels"] else [("seen as", _seen_as(facts["window"]))]),
         ("thinnest vessel", f"{facts['thinnest_vessel']:.3g} mm across; thinner ones fall between the voxels"),
         ("working grid", f"{' x '.join(map(str, facts['working_shape']))} voxels of {facts['working_spacing']:.4g} mm"),
         ("reconstruction", f"about {needs['gigabytes']:.1f} GB and {needs['seconds']:.0f} s on this machine"),
@@ -254,3 +255,10 @@ def inspection(facts: Mapping[str, Any]) -> str:
     pairs += [("unlike training", one) for one in facts["unfamiliar"]]
     width = max(len(name) for name, _ in pairs)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs)
+
+
+def _seen_as(window: tuple[float, float] | None) -> str:
+    """How the network takes the intensities."""
+    if window is None:
+        return "MR or microscopy, relative to the tissue (CT has voxels below -50 HU; if this is CT, rescale it to HU)"
+    return f"CT in Hounsfield units, between {window[0]:g} and {window[1]:g}"
