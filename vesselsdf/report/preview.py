@@ -117,7 +117,7 @@ def surface_line(mesh: trimesh.Trimesh) -> str:
     if not len(mesh.faces):
         return "No surface"
     low, high = mesh.bounds
-    size = " x ".join(f"{extent:.0f}" for extent in high - low)
+    size = " x ".join(f"{extent:.0f}" if extent >= 10 else f"{extent:.2g}" for extent in high - low)
     volume = float(mesh.volume)
     amount = f"{volume / 1000:.1f} ml" if volume > 1e4 else f"{volume:.4g} mm³"
     return f"{plural(len(mesh.faces), 'face')}, Euler number {mesh.euler_number}, {amount} in a box of {size} mm"
