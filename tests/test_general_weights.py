@@ -10,8 +10,10 @@ import vesselsdf
 from vesselsdf.api import inspect
 from vesselsdf.checkpoint import GENERAL, load_model
 from vesselsdf.config import load_config
+from vesselsdf.evaluation import AS_GOOD, choose_threshold
 from vesselsdf.familiarity import MEANING
 from vesselsdf.report.text import inspection
+from vesselsdf.sources import open_source
 from vesselsdf.synthesis.cases import synthetic_case
 from vesselsdf.volume import Volume
 
@@ -46,6 +48,15 @@ def test_a_scan_unlike_the_training_images_is_reported(caplog):
     made = vesselsdf.reconstruct(Volume(noise, np.eye(4)))
     assert any("slice thickness" in one for one in made.provenance["unfamiliar"])
     assert "unlike the scans that the network was trained on" in caplog.text
+
+
+def test_of_thresholds_as_good_as_each_other_the_nearest_to_zero_is_taken():
+    model = load_model(GENERAL)
+    source = open_source(model.config.data, model.config.training.seed)
+    threshold, curve = choose_threshold(model, [source.load(source.validation[0])])
+    scores = {row["threshold_voxels"]: row["dice"] + row["cldice"] for row in curve}
+    assert scores[threshold] >= max(scores.values()) - AS_GOOD
+    assert all(score < max(scores.values()) - AS_GOOD for t, score in scores.items() if abs(t) < abs(threshold))
 
 
 @pytest.mark.parametrize(("modality", "words"), [("ct", "CT in Hounsfield units"), ("mr", "relative to the tissue")])
