@@ -30,11 +30,6 @@ class Sites:
     shape: tuple[int, ...]  # (B, x, y, z)
     table: Tensor | None  # (n, 27) rows of the neighbours, n where a neighbour is not active; None: evaluate densely
 
-    @property
-    def dense(self) -> bool:
-        """Whether convolutions are better evaluated everywhere."""
-        return self.table is None
-
     @classmethod
     def where(cls, active: Tensor) -> "Sites":
         """Sites of a boolean (B, x, y, z)."""
@@ -184,7 +179,7 @@ class EntryConvolution(SiteConvolution):
         """(B, C, x, y, z) -> (n, D)."""
         volume = _autocast(volume)
         weight = self.weight.to(volume.dtype)
-        if sites.dense:
+        if sites.table is None:
             return sites.gather(F.conv3d(F.pad(volume, (1,) * 6, mode="replicate"), _kernel(weight)))
         return _EntryConvolution.apply(volume.movedim(1, -1).reshape(-1, volume.shape[1]), weight, sites.around())
 

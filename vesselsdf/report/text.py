@@ -261,4 +261,4 @@ def _seen_as(window: tuple[float, float] | None) -> str:
     """How the network takes the intensities."""
     if window is None:
         return "MR or microscopy, relative to the tissue (CT has voxels below -50 HU; if this is CT, rescale it to HU)"
-    return f"CT in Hounsfield units, between {window[0]:g} and {window[1]:g}"
+    return f"through the window {window[0]:g} to {window[1]:g}, as CT in Hounsfield units"
