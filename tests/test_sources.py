@@ -42,6 +42,23 @@ def test_some_synthetic_training_cases_have_no_vessel_and_some_two_trees(tmp_pat
     assert trees == {1, 2}
 
 
+def test_close_ups_show_wide_vessels_and_leave_the_other_cases_as_they_are():
+    data = DataSettings(synthetic_cases=40, synthetic_size=48)
+    usual, near = (open_source(data.model_copy(update={"close_ups": share}), seed=2) for share in (0.0, 0.3))
+    close = [name for name in near.training if name.startswith("near")]
+    assert 6 <= len(close) <= 18
+    assert usual.validation == near.validation
+    assert [name for name in near.training if not name.startswith("near")] == [
+        name for name in usual.training if name.replace("tree", "near") not in close
+    ]
+    deepest = [-near.load(name).vessel.array.min() / 0.5 for name in close[:6]]
+    # An eleventh of the box in radius is the most that a usual tree has.
+    assert max(deepest) > 2 * 48 / 11
+    assert min(deepest) > 2
+    other = next(name for name in near.training if name.startswith("tree"))
+    assert np.array_equal(usual.load(other).image.array, near.load(other).image.array)
+
+
 def test_labels_without_a_vessel_are_refused():
     volume = Volume(np.random.default_rng(0).normal(size=(20, 20, 20)), np.eye(4))
     for vessel, words in (

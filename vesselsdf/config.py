@@ -61,6 +61,8 @@ class DataSettings(Settings):
     """Voxels along each edge of a synthetic case."""
     modality: Literal["ct", "mr", "microscopy", "mixed"] = "mixed"
     """What the synthetic cases look like."""
+    close_ups: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the synthetic training cases that show vessels from near, up to 80 voxels wide."""
     slices: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
     """Layers per slice of synthetic images, drawn anew for each: (1, 3, 5) makes two thirds of them thick-sliced."""
 

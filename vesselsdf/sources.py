@@ -15,7 +15,7 @@ from vesselsdf.data import Card, Case, find_cases, load_card, vessel_mask
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError, RunError
 from vesselsdf.segments import label_ids
-from vesselsdf.synthesis.cases import empty_case, synthetic_case
+from vesselsdf.synthesis.cases import close_up, empty_case, synthetic_case
 from vesselsdf.volume import Volume, check_image, check_mask, check_same_grid, read_volume
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ SYNTHETIC_SPACING = 0.5
 # One in so many synthetic training cases has no vessel at all; this share of the others has two trees in each other's
 # way, as arteries and veins are.
 EMPTY, TWO_TREES = 25, 0.2
+# Vessels of the widest synthetic tree are an eleventh of the box in radius; close-ups show them so many times as wide.
+MAGNIFICATION = (2.0, 8.0)
 # Distances that differ by less than this, voxels, are the same: labels say no more.
 SURE = 0.1
 
@@ -90,8 +92,11 @@ def _synthetic_source(data: DataSettings, seed: int) -> Source:
     names = [f"tree_{index:04d}" for index in range(data.synthetic_cases)]
     held_out = max(1, round(data.validation * len(names)))
     # Nobody asks for the vessels of a scan without any, but parts of many scans are like that.
-    training = [name.replace("tree", "none") if number % EMPTY == EMPTY - 1 else name
-                for number, name in enumerate(names[:-held_out])]  # fmt: skip
+    close = np.random.default_rng(seed).random(len(names)) < data.close_ups
+    training = [
+        name.replace("tree", "none" if number % EMPTY == EMPTY - 1 else "near" if close[number] else "tree")
+        for number, name in enumerate(names[:-held_out])
+    ]
     return Source(training, names[-held_out:], partial(_grow_case, data, seed), data.window)
 
 
@@ -104,6 +109,9 @@ def _grow_case(data: DataSettings, seed: int, name: str) -> LabelledCase:
     slices = int(generator.choice(data.slices))
     if kind == "none":
         return LabelledCase(name, *empty_case(number, shape, spacing, modality, slices))
+    if kind == "near":
+        magnification = float(np.exp(generator.uniform(*np.log(MAGNIFICATION))))
+        return LabelledCase(name, *close_up(number, shape, spacing, modality, magnification, slices))
     grow = partial(synthetic_case, number, shape, spacing, modality, slices=slices)
     try:
         case = grow(trees=2 if generator.random() < TWO_TREES else 1)

@@ -5,7 +5,7 @@ import pytest
 from vesselsdf.distance import tube_distance
 from vesselsdf.errors import InputError
 from vesselsdf.synthesis import cases
-from vesselsdf.synthesis.cases import grid_affine, synthetic_case, write_case
+from vesselsdf.synthesis.cases import close_up, grid_affine, synthetic_case, write_case
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.volume import read_volume
 
@@ -79,3 +79,25 @@ def test_bad_requests_are_refused():
         synthetic_case(0, SHAPE, SPACING, "pet", loops=0)
     with pytest.raises(InputError, match="loops"):
         synthetic_case(0, SHAPE, SPACING, "ct", loops=-1)
+
+
+@pytest.mark.parametrize(("magnification", "seed"), [(1.5, 1), (4.0, 2), (8.0, 3)])
+def test_a_close_up_is_the_same_vessel_so_many_times_as_large(magnification, seed):
+    image, field = close_up(seed, SHAPE, SPACING, "mr", magnification)
+    assert image.shape == field.shape == SHAPE
+    assert np.array_equal(image.affine, field.affine)
+    # The place that is looked at is a point of a centreline: the box's centre is vessel, as deep as a thick branch.
+    centre = tuple((np.array(SHAPE) - 1) // 2)
+    voxel = np.sqrt(np.mean(np.square(SPACING)))
+    assert field.array[centre] < -0.8 * magnification * voxel
+    # Distances: nowhere steeper than 1, and no voxel of vessel farther from its wall than the box and the tree allow.
+    for axis, step in enumerate(field.spacing):
+        assert np.abs(np.diff(field.array, axis=axis)).max() <= step * (1 + 1e-4)
+
+
+def test_thick_slices_of_a_close_up_cover_its_box():
+    image, field = close_up(4, (40, 40, 42), (0.5, 0.5, 0.5), "ct", 3.0, slices=4)
+    assert image.shape == (40, 40, 10)
+    low, high = (field.to_index(image.to_world(np.array([[0, 0, z]], float))) for z in (0, 9))
+    assert low[0, 2] == pytest.approx(1.5)
+    assert high[0, 2] == pytest.approx(37.5)
