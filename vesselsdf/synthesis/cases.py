@@ -125,8 +125,7 @@ def close_up(
     around the vessels on the surface of the brain.
     """
     generator = np.random.default_rng([seed, 4])
-    settings = {"branches": 50, "terminal_radius": (1.0, 1.3)}
-    graph = grow_tree(seed, shape, spacing, murray=generator.uniform(2.2, 3.0), **settings)
+    graph = grow_tree(seed, shape, spacing, branches=50, murray=generator.uniform(2.2, 3.0), terminal_radius=(1.0, 1.3))
     edges = [edge for *_, edge in graph.edges(data=True)]
     share = np.array([edge["radii"].mean() ** 3 for edge in edges])
     points = edges[generator.choice(len(edges), p=share / share.sum())]["points"]
