@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vesselsdf import sources
 from vesselsdf.config import DataSettings
 from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.sampling import draw, prepare
 from vesselsdf.sources import LabelledCase, known_distance, open_source
+from vesselsdf.synthesis.cases import synthetic_case
 from vesselsdf.synthesis.scanner import smooth_field
 from vesselsdf.volume import Volume, write_volume
 
@@ -22,6 +24,29 @@ def test_synthetic_sources_have_slices_as_thick_as_asked():
     case = source.load(source.training[0])
     assert case.image.spacing == pytest.approx((0.5, 0.5, 1.5))
     assert case.vessel.spacing == pytest.approx((0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen"),
+    [
+        ("mixed", ["ct", "mr", "microscopy", "ct"]),
+        ("mr", ["mr"] * 4),
+        (("in_vivo", "ct"), ["in_vivo", "ct", "in_vivo", "ct"]),
+    ],
+)
+def test_modalities_come_in_turns(asked, seen, monkeypatch):
+    drawn = []
+
+    def spy(number, shape, spacing, modality, **settings):
+        drawn.append(modality)
+        return synthetic_case(number, shape, spacing, modality, **settings)
+
+    monkeypatch.setattr(sources, "synthetic_case", spy)
+    data = DataSettings(synthetic_cases=5, synthetic_size=32, modality=asked, validation=0.2)
+    source = open_source(data, seed=0)
+    for name in source.training:
+        source.load(name)
+    assert drawn == seen
 
 
 def test_some_synthetic_training_cases_have_no_vessel_and_some_two_trees(tmp_path):

@@ -289,7 +289,7 @@ def _synth(arguments: list[str]) -> int:
         output: Annotated[Path, tyro.conf.Positional],
         cases: int = 8,
         seed: int = 0,
-        modality: Literal["ct", "mr", "microscopy"] = "ct",
+        modality: Literal["ct", "mr", "microscopy", "in_vivo"] = "ct",
         size: int = 128,
         spacing: float = 0.5,
     ) -> int:

@@ -10,6 +10,7 @@ from vesselsdf.errors import InputError
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Scanner = Literal["ct", "mr", "microscopy", "in_vivo"]
 
 
 class Settings(BaseModel):
@@ -59,8 +60,8 @@ class DataSettings(Settings):
     """Number of synthetic cases, if root is 'synthetic'."""
     synthetic_size: Annotated[int, Field(ge=32)] = 96
     """Voxels along each edge of a synthetic case."""
-    modality: Literal["ct", "mr", "microscopy", "mixed"] = "mixed"
-    """What the synthetic cases look like."""
+    modality: Literal["mixed"] | Scanner | tuple[Scanner, ...] = "mixed"
+    """What the synthetic cases look like: one of them, several in turns, or 'mixed' for CT, MR and microscopy."""
     close_ups: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the synthetic training cases that show vessels from near, up to 80 voxels wide."""
     slices: tuple[Annotated[int, Field(ge=1)], ...] = (1,)

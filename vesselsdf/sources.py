@@ -20,7 +20,7 @@ from vesselsdf.volume import Volume, check_image, check_mask, check_same_grid, r
 
 log = logging.getLogger(__name__)
 
-MODALITIES = ("ct", "mr", "microscopy")
+MIXED = ("ct", "mr", "microscopy")
 # Voxel edge of synthetic cases, mm: near that of CT and MR angiograms. The network works in voxels, so nothing hangs
 # on it.
 SYNTHETIC_SPACING = 0.5
@@ -105,7 +105,8 @@ def _grow_case(data: DataSettings, seed: int, name: str) -> LabelledCase:
     number = seed * 1_000_003 + int(index)
     generator = np.random.default_rng([number, 2])
     shape, spacing = (data.synthetic_size,) * 3, (SYNTHETIC_SPACING,) * 3
-    modality = MODALITIES[int(index) % len(MODALITIES)] if data.modality == "mixed" else data.modality
+    seen = MIXED if data.modality == "mixed" else (data.modality,) if isinstance(data.modality, str) else data.modality
+    modality = seen[int(index) % len(seen)]
     slices = int(generator.choice(data.slices))
     if kind == "none":
         return LabelledCase(name, *empty_case(number, shape, spacing, modality, slices))

@@ -65,6 +65,19 @@ def test_some_scans_have_lost_their_background_and_kept_their_vessels(sdf):
     assert np.mean(kept) > 0.9
 
 
+def test_in_vivo_vessels_are_of_unequal_brightness_and_noise_is_low(sdf):
+    spread, noise = {}, {}
+    for modality in ("microscopy", "in_vivo"):
+        images = [scan(sdf, SPACING, modality, np.random.default_rng(seed)) for seed in range(12)]
+        deep = sdf < -1.4
+        spread[modality] = max(np.divide(*np.percentile(image[sdf < -0.3], [95, 5])) for image in images)
+        # What is left after a second difference along the vessels is noise.
+        rough = [np.abs(np.diff(image, 2, axis=2)[deep[:, :, 2:]]).mean() / image[deep].mean() for image in images]
+        noise[modality] = np.median(rough)
+    assert spread["in_vivo"] > 1.5 * spread["microscopy"]
+    assert noise["in_vivo"] < 0.5 * noise["microscopy"]
+
+
 def test_random_fields_are_smooth_and_of_unit_deviation():
     rng = np.random.default_rng(0)
     fields = [smooth_field((40, 50, 60), 8.0, rng) for _ in range(20)]

@@ -57,7 +57,7 @@ def synthetic_case(
         seed: decides the tree, the scan and the orientation.
         shape: voxels of label and field.
         spacing: their edge lengths, mm.
-        modality: "ct", "mr" or "microscopy".
+        modality: "ct", "mr", "microscopy" or "in_vivo", as of `scan`.
         loops: anastomoses; None draws 0 to 3.
         branches: edges of the graph to aim for; None draws sparse to crowded trees.
         band: mm beyond which the field is clipped; None: exact everywhere.

@@ -1,4 +1,4 @@
-"""Turn a signed distance field of vessels into what a CT, MR or two-photon scanner would show of it.
+"""Turn a signed distance field of vessels into what a CT or MR scanner or a two-photon microscope would show of it.
 
 Strategy: every voxel is a mixture of vessel, tissue and distractors by partial volume; tissue, organs, bone and
 brightness are thresholded or plain smooth random fields (cubic splines of random coefficients, cheap at any size);
@@ -14,12 +14,12 @@ from scipy.ndimage import gaussian_filter
 
 from vesselsdf.errors import InputError
 
-Modality = Literal["ct", "mr", "microscopy"]
-MODALITIES: tuple[Modality, ...] = ("ct", "mr", "microscopy")
+Modality = Literal["ct", "mr", "microscopy", "in_vivo"]
+MODALITIES: tuple[Modality, ...] = ("ct", "mr", "microscopy", "in_vivo")
 # Of a thick vessel. Blur and partial volume take another half from the thinnest: below these ranges nobody sees them.
-_CONTRAST_TO_NOISE = {"ct": (4.0, 25.0), "mr": (5.0, 30.0), "microscopy": (4.0, 25.0)}
+_CONTRAST_TO_NOISE = {"ct": (4.0, 25.0), "mr": (5.0, 30.0), "microscopy": (4.0, 25.0), "in_vivo": (10.0, 80.0)}
 
-CUT_OFF = {"ct": 0.12, "mr": 0.25, "microscopy": 0.12}
+CUT_OFF = {"ct": 0.12, "mr": 0.25, "microscopy": 0.12, "in_vivo": 0.12}
 """Share of the scans whose background was removed."""
 
 
@@ -32,12 +32,14 @@ def scan(
 ) -> Float32[np.ndarray, "x y w"]:
     """Synthetic scan of the vessels `sdf <= 0`.
 
-    Contrast, distractors, blur and noise are drawn widely: the contrast-to-noise ratio of a thick vessel is 4 to 30.
+    Contrast, distractors, blur and noise are drawn widely: the contrast-to-noise ratio of a thick vessel is 4 to 30, of
+    the brightest in vivo 10 to 80.
 
     Args:
         sdf: (X, Y, Z) float32 mm; it may be clipped to a band of at least one voxel.
         spacing: of `sdf`, mm.
-        modality: "ct" (Hounsfield units), "mr" or "microscopy" (arbitrary units, not negative).
+        modality: "ct" (Hounsfield units); "mr", "microscopy" (two-photon) or "in_vivo" (two-photon through living
+            tissue, denoised), in arbitrary units, not negative.
         generator: the only source of randomness.
         slices: number of voxel layers along z that one slice of the image averages (thick slices).
 
@@ -57,7 +59,7 @@ def scan(
         raise InputError(f"slices is {slices}; give a number between 1 and the {sdf.shape[2]} layers along z.")
     # Averaged over directions, a plane at distance d fills 1/2 - d/h of a voxel of width h, within a few percent.
     vessel = np.clip(0.5 - sdf / np.float32(np.mean(spacing)), 0, 1).astype(np.float32)
-    scene = {"ct": _ct, "mr": _mr, "microscopy": _microscopy}[modality]
+    scene = {"ct": _ct, "mr": _mr, "microscopy": _microscopy, "in_vivo": _in_vivo}[modality]
     image, contrast = scene(vessel, generator)
     blood = image[vessel > 0.9]
     image = gaussian_filter(image, generator.uniform(0.35, 0.85, 3), truncate=3.0)
@@ -65,7 +67,8 @@ def scan(
         depth = image.shape[2] // slices
         image = image[:, :, : depth * slices].reshape(*image.shape[:2], depth, slices).mean(3)
     sigma = contrast / float(np.exp(generator.uniform(*np.log(_CONTRAST_TO_NOISE[modality]))))
-    noisy = {"ct": _gaussian, "mr": _rician, "microscopy": _poisson}[modality](image, sigma, contrast, generator)
+    noise = {"ct": _gaussian, "mr": _rician, "microscopy": _poisson, "in_vivo": _denoised}[modality]
+    noisy = noise(image, sigma, contrast, generator)
     if generator.random() < CUT_OFF[modality] and blood.size:
         # Everything darker than some level between tissue and vessel is set to zero (air in CT), as for projections.
         # In CT bone is left; where nothing tells that from an MR, it would teach that the brightest is no vessel.
@@ -112,14 +115,14 @@ def _place_vessel(image, brightness, vessel) -> None:
     image += vessel * (brightness - image)
 
 
-def _fading(vessel, chance: float, generator: np.random.Generator):
+def _fading(vessel, chance: float, generator: np.random.Generator, faintest: float = 0.5):
     """Factor that dims thin vessels, as slow flow and dye concentration do; by chance there is none."""
     if generator.random() >= chance:
         return np.float32(1)
     crowd = gaussian_filter(
         vessel, 1.5, truncate=2.0
     )  # near 0.35 in a vessel of radius 1.3 voxels, 1 deep in a thick one
-    low = np.float32(generator.uniform(0.5, 0.9))
+    low = np.float32(generator.uniform(faintest, 0.9))
     return low + (1 - low) * np.clip(crowd / np.float32(0.7), 0, 1)
 
 
@@ -264,8 +267,7 @@ def _microscopy(vessel, generator: np.random.Generator) -> tuple:
     image = haze * np.exp(np.float32(draw(0.1, 0.5)) * smooth_field(shape, size * draw(0.2, 0.6), generator))
     image *= np.exp(np.float32(draw(0.02, 0.2)) * _texture(shape, generator))
     if generator.random() < 0.5:  # cell bodies and leaked dye
-        spots = _above(smooth_field(shape, draw(4, 9), generator), draw(2.4, 3.2), 0.5)
-        _put(image, peak * draw(0.3, 1.0), spots)
+        _put_cells(image, peak, generator)
     if generator.random() < 0.3:
         leak = _above(smooth_field(shape, size * draw(0.15, 0.3), generator), draw(1.0, 2.0), 1.0)
         _put(image, peak * draw(0.15, 0.4), leak)
@@ -273,6 +275,32 @@ def _microscopy(vessel, generator: np.random.Generator) -> tuple:
     uneven = np.clip(uneven, 0.35, 1.4) * _fading(vessel, 0.4, generator) * _hollow(vessel, 0.4, generator)
     _place_vessel(image, np.float32(peak) * uneven, vessel)
     fading = np.exp(-draw(0.0, 0.8) * np.linspace(0, 1, shape[2])).astype(np.float32)
+    return image * (fading if generator.random() < 0.5 else fading[::-1]), peak - haze
+
+
+def _put_cells(image, peak: float, generator: np.random.Generator) -> None:
+    spots = _above(smooth_field(image.shape, generator.uniform(4, 9), generator), generator.uniform(2.4, 3.2), 0.5)
+    _put(image, peak * generator.uniform(0.3, 1.0), spots)
+
+
+def _in_vivo(vessel, generator: np.random.Generator) -> tuple:
+    """Two-photon stack of a living brain: vessels up to ten times as bright as others, light lost with depth.
+
+    Thick ones glow through what lies beside them; on every voxel of vessel the wall is still a step.
+    """
+    shape, draw = vessel.shape, generator.uniform
+    size = max(min(shape), 32)
+    peak = float(draw(80, 255))
+    haze = peak * draw(0.005, 0.08)
+    image = haze * np.exp(np.float32(draw(0.2, 0.8)) * smooth_field(shape, size * draw(0.2, 0.6), generator))
+    image *= np.exp(np.float32(draw(0.05, 0.3)) * _texture(shape, generator))
+    if generator.random() < 0.5:
+        _put_cells(image, 0.5 * peak, generator)
+    image += np.float32(peak * draw(0, 0.25)) * gaussian_filter(vessel, draw(3, 10), truncate=2.5)
+    uneven = np.exp(np.float32(draw(0.2, 0.9)) * smooth_field(shape, size * draw(0.1, 0.3), generator))
+    uneven = np.clip(uneven, 0.1, 1.6) * _fading(vessel, 0.6, generator, 0.2) * _hollow(vessel, 0.4, generator)
+    _place_vessel(image, np.maximum(np.float32(peak) * uneven, 1.5 * image), vessel)
+    fading = np.exp(-draw(0.0, 1.8) * np.linspace(0, 1, shape[2])).astype(np.float32)
     return image * (fading if generator.random() < 0.5 else fading[::-1]), peak - haze
 
 
@@ -303,6 +331,13 @@ def _poisson(image, sigma: float, contrast: float, generator: np.random.Generato
     if generator.random() < 0.4:
         noisy = gaussian_filter(noisy, generator.uniform(0.4, 0.8), truncate=2.5)
     return np.clip(noisy, 0, generator.uniform(0.7, 1.5) * (image.max() + 1e-3))
+
+
+def _denoised(image, sigma: float, contrast: float, generator: np.random.Generator):
+    """Photon counts after a filter that leaves little noise; the brightest vessels are often saturated."""
+    counts = _poisson(image, sigma, contrast, generator)
+    smooth = gaussian_filter(counts, generator.uniform(0.3, 1.0), truncate=2.5)
+    return np.minimum(smooth, generator.uniform(0.3, 1.5) * smooth.max() + 1e-3)
 
 
 def thick_affine(affine: Float[np.ndarray, "4 4"], slices: int) -> Float[np.ndarray, "4 4"]:
