@@ -63,7 +63,7 @@ class DataSettings(Settings):
     modality: Literal["mixed"] | Scanner | tuple[Scanner, ...] = "mixed"
     """What the synthetic cases look like: one of them, several in turns, or 'mixed' for CT, MR and microscopy."""
     close_ups: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the synthetic training cases that show vessels from near, up to 80 voxels wide."""
+    """Share of the synthetic training cases that show vessels from near, crowded and up to 80 voxels wide."""
     slices: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
     """Layers per slice of synthetic images, drawn anew for each: (1, 3, 5) makes two thirds of them thick-sliced."""
 
