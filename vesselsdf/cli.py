@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from vesselsdf import __version__
+from vesselsdf.constants import Modality
 
 HELP = f"""vesselsdf {__version__}: vessel networks from CT and MR volumes, with their topology verified.
 
@@ -289,7 +290,7 @@ def _synth(arguments: list[str]) -> int:
         output: Annotated[Path, tyro.conf.Positional],
         cases: int = 8,
         seed: int = 0,
-        modality: Literal["ct", "mr", "microscopy", "in_vivo"] = "ct",
+        modality: Modality = "ct",
         size: int = 128,
         spacing: float = 0.5,
     ) -> int:

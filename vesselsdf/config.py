@@ -5,12 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vesselsdf.constants import REFINEMENT_CONSTANT
+from vesselsdf.constants import REFINEMENT_CONSTANT, Modality
 from vesselsdf.errors import InputError
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
-Scanner = Literal["ct", "mr", "microscopy", "in_vivo"]
 
 
 class Settings(BaseModel):
@@ -60,7 +59,7 @@ class DataSettings(Settings):
     """Number of synthetic cases, if root is 'synthetic'."""
     synthetic_size: Annotated[int, Field(ge=32)] = 96
     """Voxels along each edge of a synthetic case."""
-    modality: Literal["mixed"] | Scanner | tuple[Scanner, ...] = "mixed"
+    modality: Literal["mixed"] | Modality | tuple[Modality, ...] = "mixed"
     """What the synthetic cases look like: one of them, several in turns, or 'mixed' for CT, MR and microscopy."""
     close_ups: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the synthetic training cases that show vessels from near, crowded and up to 80 voxels wide."""

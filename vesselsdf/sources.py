@@ -105,8 +105,8 @@ def _grow_case(data: DataSettings, seed: int, name: str) -> LabelledCase:
     number = seed * 1_000_003 + int(index)
     generator = np.random.default_rng([number, 2])
     shape, spacing = (data.synthetic_size,) * 3, (SYNTHETIC_SPACING,) * 3
-    seen = MIXED if data.modality == "mixed" else (data.modality,) if isinstance(data.modality, str) else data.modality
-    modality = seen[int(index) % len(seen)]
+    asked = MIXED if data.modality == "mixed" else data.modality
+    modality = asked if isinstance(asked, str) else asked[int(index) % len(asked)]
     slices = int(generator.choice(data.slices))
     if kind == "none":
         return LabelledCase(name, *empty_case(number, shape, spacing, modality, slices))

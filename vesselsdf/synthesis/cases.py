@@ -18,7 +18,6 @@ from vesselsdf.volume import Volume, write_volume
 DISEASED = 0.35
 """Share of the cases that get stenoses and aneurysms."""
 
-
 CROWD = 6
 """Most trees of usual size in a close-up."""
 

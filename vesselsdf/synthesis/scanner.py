@@ -5,17 +5,17 @@ brightness are thresholded or plain smooth random fields (cubic splines of rando
 then point spread, thick slices and the noise of the modality. All draws come from one generator.
 """
 
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float, Float32
 from scipy.interpolate import BSpline
 from scipy.ndimage import gaussian_filter
 
+from vesselsdf.constants import Modality
 from vesselsdf.errors import InputError
 
-Modality = Literal["ct", "mr", "microscopy", "in_vivo"]
-MODALITIES: tuple[Modality, ...] = ("ct", "mr", "microscopy", "in_vivo")
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 # Of a thick vessel. Blur and partial volume take another half from the thinnest: below these ranges nobody sees them.
 _CONTRAST_TO_NOISE = {"ct": (4.0, 25.0), "mr": (5.0, 30.0), "microscopy": (4.0, 25.0), "in_vivo": (10.0, 80.0)}
 
@@ -264,8 +264,7 @@ def _microscopy(vessel, generator: np.random.Generator) -> tuple:
     size = max(min(shape), 32)
     peak = float(draw(80, 255))
     haze = peak * draw(0.01, 0.12)
-    image = haze * np.exp(np.float32(draw(0.1, 0.5)) * smooth_field(shape, size * draw(0.2, 0.6), generator))
-    image *= np.exp(np.float32(draw(0.02, 0.2)) * _texture(shape, generator))
+    image = _hazy(shape, haze, (0.1, 0.5), (0.02, 0.2), generator)
     if generator.random() < 0.5:  # cell bodies and leaked dye
         _put_cells(image, peak, generator)
     if generator.random() < 0.3:
@@ -274,8 +273,20 @@ def _microscopy(vessel, generator: np.random.Generator) -> tuple:
     uneven = np.exp(np.float32(draw(0.05, 0.45)) * smooth_field(shape, size * draw(0.1, 0.3), generator))
     uneven = np.clip(uneven, 0.35, 1.4) * _fading(vessel, 0.4, generator) * _hollow(vessel, 0.4, generator)
     _place_vessel(image, np.float32(peak) * uneven, vessel)
-    fading = np.exp(-draw(0.0, 0.8) * np.linspace(0, 1, shape[2])).astype(np.float32)
-    return image * (fading if generator.random() < 0.5 else fading[::-1]), peak - haze
+    return image * _lost_with_depth(shape, 0.8, generator), peak - haze
+
+
+def _hazy(shape, haze: float, clouds, texture, generator: np.random.Generator) -> Float32[np.ndarray, "x y z"]:
+    """Faintly glowing tissue; `clouds` and `texture` are ranges of the strength of its slow and its fine variation."""
+    strength, size = np.float32(generator.uniform(*clouds)), max(min(shape), 32)
+    image = haze * np.exp(strength * smooth_field(shape, size * generator.uniform(0.2, 0.6), generator))
+    return image * np.exp(np.float32(generator.uniform(*texture)) * _texture(shape, generator))
+
+
+def _lost_with_depth(shape, most: float, generator: np.random.Generator) -> Float32[np.ndarray, " z"]:
+    """Factor by which light fades from one end of the stack to the other, by `exp(-most)` at most."""
+    fading = np.exp(-generator.uniform(0, most) * np.linspace(0, 1, shape[2])).astype(np.float32)
+    return fading if generator.random() < 0.5 else fading[::-1]
 
 
 def _put_cells(image, peak: float, generator: np.random.Generator) -> None:
@@ -292,16 +303,14 @@ def _in_vivo(vessel, generator: np.random.Generator) -> tuple:
     size = max(min(shape), 32)
     peak = float(draw(80, 255))
     haze = peak * draw(0.005, 0.08)
-    image = haze * np.exp(np.float32(draw(0.2, 0.8)) * smooth_field(shape, size * draw(0.2, 0.6), generator))
-    image *= np.exp(np.float32(draw(0.05, 0.3)) * _texture(shape, generator))
+    image = _hazy(shape, haze, (0.2, 0.8), (0.05, 0.3), generator)
     if generator.random() < 0.5:
         _put_cells(image, 0.5 * peak, generator)
     image += np.float32(peak * draw(0, 0.25)) * gaussian_filter(vessel, draw(3, 10), truncate=2.5)
     uneven = np.exp(np.float32(draw(0.2, 0.9)) * smooth_field(shape, size * draw(0.1, 0.3), generator))
     uneven = np.clip(uneven, 0.1, 1.6) * _fading(vessel, 0.6, generator, 0.2) * _hollow(vessel, 0.4, generator)
     _place_vessel(image, np.maximum(np.float32(peak) * uneven, 1.5 * image), vessel)
-    fading = np.exp(-draw(0.0, 1.8) * np.linspace(0, 1, shape[2])).astype(np.float32)
-    return image * (fading if generator.random() < 0.5 else fading[::-1]), peak - haze
+    return image * _lost_with_depth(shape, 1.8, generator), peak - haze
 
 
 def _white(shape, generator: np.random.Generator) -> Float32[np.ndarray, "x y z"]:
