@@ -18,7 +18,7 @@ ORDER = """
     topology.betti
     synthesis
     config preprocessing
-    processes image_features sites network
+    processes image_kernels image_features sites network
     topology
     losses
     roots rooted branch_shape murray anatomy branch_table

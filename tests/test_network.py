@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 
 from vesselsdf import scales, sites
 from vesselsdf.network import VesselNet
@@ -90,38 +89,3 @@ def test_every_coarser_level_of_the_stem_hears_how_the_image_was_acquired(busy_n
     assert all(torch.equal(a, b) for a, b in zip(default, cubic, strict=True))
     assert torch.equal(cubic[0], told[0]), "the finest level is shown the image alone"
     assert not any(torch.allclose(a, b, atol=1e-2) for a, b in zip(cubic[1:], told[1:], strict=True))
-
-
-def test_curvatures_have_the_eigenvalues_of_the_hessian_whatever_the_slabs(monkeypatch):
-    from vesselsdf import image_features as module
-
-    image = torch.randn(2, 1, 9, 8, 7, generator=torch.Generator().manual_seed(0))
-    found = module.curvatures(image)
-    monkeypatch.setattr(module, "SLAB", 200)
-    assert torch.equal(module.curvatures(image), found)
-    smooth = image[0, 0].numpy()
-    for axis in range(3):
-        smooth = ndimage.convolve1d(smooth, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
-    hessian = np.zeros((3, 3))
-    for a, b in np.ndindex(3, 3):
-        one, two = np.eye(3, dtype=int)[a], np.eye(3, dtype=int)[b]
-        p = np.array([4, 4, 3])
-        if a == b:
-            hessian[a, a] = smooth[tuple(p + one)] + smooth[tuple(p - one)] - 2 * smooth[tuple(p)]
-        else:
-            same = smooth[tuple(p + one + two)] + smooth[tuple(p - one - two)]
-            hessian[a, b] = (same - smooth[tuple(p + one - two)] - smooth[tuple(p - one + two)]) / 4
-    mean, deviation, product = found[0, :, 4, 4, 3].tolist()
-    thirds = np.arccos(product / deviation) / 3 + 2 * np.pi / 3 * np.arange(3)
-    np.testing.assert_allclose(np.sort(mean + 2 * deviation * np.cos(thirds)), np.linalg.eigvalsh(hessian), atol=1e-5)
-
-
-def test_curvatures_tell_tube_ball_and_plate_apart():
-    from vesselsdf.image_features import curvatures
-
-    x, y, z = torch.meshgrid(*[torch.arange(15.0) - 7] * 3, indexing="ij")
-    plate, tube, ball = (torch.exp(-square / 72)[None, None] for square in (x**2, x**2 + y**2, x**2 + y**2 + z**2))
-    for shape, expected in ((tube, (-2 / 3, 1 / 3, 1 / 3)), (ball, (-1, 0, 0)), (plate, (-1 / 3, 1 / 3, -1 / 3))):
-        found = curvatures(shape)[0, :, 7, 7, 7]
-        bend = -float(shape.squeeze()[:, 7, 7].diff().diff()[6])
-        np.testing.assert_allclose(found / bend, expected, atol=0.05)

@@ -1,7 +1,11 @@
 """What the network is shown of an image besides its intensities: local contrast, and curvatures at every level.
 
-Both are local, so that tiles see the same as the whole volume, and have no parameters.
+Both are local, so that tiles see the same as the whole volume, and have no parameters. On a CPU they are computed by
+`image_kernels`, without temporary volumes, elsewhere by tensors: the same numbers up to rounding.
 """
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -14,6 +18,20 @@ FLAT = 1e-3
 # Voxels whose curvatures are computed at a time.
 SLAB = 1 << 21
 
+# Planes that a thread computes at a time.
+PLANES = 16
+
+
+def shown(image: Tensor, contrast: Tensor) -> Tensor:
+    """All that is shown of an image (B, 1, X, Y, Z): itself, its contrast and that one's curvatures, (B, 5, X, Y, Z).
+
+    Channels-last.
+    """
+    if not _by_kernels(image):
+        features = torch.cat([image, contrast, curvatures(contrast)], dim=1)
+        return features.contiguous(memory_format=torch.channels_last_3d)
+    return _curvatures_beside([image, contrast], contrast)
+
 
 def local_contrast(image: Tensor) -> Tensor:
     """The image (B, 1, X, Y, Z) less its local mean, over its local deviation.
@@ -22,17 +40,35 @@ def local_contrast(image: Tensor) -> Tensor:
     at the border blocks are repeated. Blocks lie on the grid of the volume: a part of it that begins at a multiple of
     8 has the same values, except within `3 * BLOCK` voxels of where it was cut.
     """
-    shape = image.shape[2:]
-    short = [-size % BLOCK for size in shape]
-    whole = F.pad(image, (0, short[2], 0, short[1], 0, short[0]), mode="replicate") if any(short) else image
-    moments = torch.cat([F.avg_pool3d(whole, BLOCK), F.avg_pool3d(whole.square(), BLOCK)], dim=1)
-    mean, square = F.avg_pool3d(F.pad(moments, (1,) * 6, mode="replicate"), 3, stride=1).split(1, dim=1)
+    moments = F.pad(_block_moments(image), (1,) * 6, mode="replicate")
+    mean, square = F.avg_pool3d(moments, 3, stride=1).split(1, dim=1)
     scale = torch.rsqrt((square - mean.square()).clamp(min=0) + FLAT)
-    mean, scale = (
-        F.interpolate(part, scale_factor=BLOCK, mode="trilinear")[..., : shape[0], : shape[1], : shape[2]]
-        for part in (mean, scale)
-    )
+    if _by_kernels(image):
+        from vesselsdf.image_kernels import contrast_planes
+
+        contrast = torch.empty_like(image, memory_format=torch.contiguous_format)
+        for number in range(len(image)):
+            volumes = [part[number, 0].contiguous().numpy() for part in (image, mean, scale, contrast)]
+            _in_threads(contrast_planes, [BLOCK, *volumes], image.shape[2])
+        return contrast
+    x, y, z = image.shape[2:]
+    mean, scale = (F.interpolate(part, scale_factor=BLOCK, mode="trilinear")[..., :x, :y, :z] for part in (mean, scale))
     return (image - mean) * scale
+
+
+def _block_moments(image: Tensor) -> Tensor:
+    """Means of the image and of its square over blocks of 8 voxels a side, (B, 2, X/8, Y/8, Z/8) rounded up."""
+    if _by_kernels(image):
+        from vesselsdf.image_kernels import block_moments
+
+        moments = image.new_empty(len(image), 2, *(-(-size // BLOCK) for size in image.shape[2:]))
+        for (one,), (mean, square) in zip(image, moments, strict=True):
+            arguments = [BLOCK, one.contiguous().numpy(), mean.numpy(), square.numpy()]
+            _in_threads(block_moments, arguments, len(mean), planes=1)
+        return moments
+    short = [-size % BLOCK for size in image.shape[2:]]
+    whole = F.pad(image, (0, short[2], 0, short[1], 0, short[0]), mode="replicate") if any(short) else image
+    return torch.cat([F.avg_pool3d(whole, BLOCK), F.avg_pool3d(whole.square(), BLOCK)], dim=1)
 
 
 def curvatures(image: Tensor) -> Tensor:
@@ -43,8 +79,10 @@ def curvatures(image: Tensor) -> Tensor:
     the cosine of three times Lode's angle (Smith 1961). A bright tube has eigenvalues -1, -1, 0 and channels
     -2/3, 1/3, 1/3; a plate -1, 0, 0 and -1/3, 1/3, -1/3; a ball -1, -1, -1 and -1, 0, 0. They say the same as the
     eigenvalues, which Frangi et al. (1998) use, but rounding does not grow in them where two eigenvalues meet.
-    Evaluated slab by slab, which bounds the memory.
+    Channels-last on a CPU; evaluated slab by slab elsewhere, which bounds the memory.
     """
+    if _by_kernels(image):
+        return _curvatures_beside([], image)
     smooth = image
     for axis in (2, 3, 4):
         n, wide = smooth.shape[axis], F.pad(smooth, _around(axis), mode="replicate")
@@ -53,6 +91,41 @@ def curvatures(image: Tensor) -> Tensor:
     thickness = max(1, SLAB // max(1, image[:, :, 0].numel()))
     slabs = [_invariants(wide[:, :, start : start + thickness + 2]) for start in range(0, image.shape[2], thickness)]
     return slabs[0] if len(slabs) == 1 else torch.cat(slabs, dim=2)
+
+
+def _curvatures_beside(others: list[Tensor], image: Tensor) -> Tensor:
+    """Curvatures of the image in the last three channels, behind `others`; channels-last."""
+    from vesselsdf.image_kernels import curvature_planes
+
+    batch, _, *shape = image.shape
+    result = image.new_empty(batch, *shape, len(others) + 3)
+    volumes = [one[0].contiguous().numpy() for one in image]
+
+    def planes(number: int, start: int, stop: int) -> None:
+        out = result[number].numpy()
+        for channel, other in enumerate(others):
+            out[start:stop, :, :, channel] = other[number, 0, start:stop].numpy()
+        curvature_planes(volumes[number], out, len(others), start, stop)
+
+    for number in range(batch):
+        _in_threads(planes, [number], shape[0])
+    return result.movedim(-1, 1)
+
+
+def _by_kernels(image: Tensor) -> bool:
+    return image.device.type == "cpu" and image.dtype == torch.float32 and not image.requires_grad
+
+
+def _in_threads(function: Callable, arguments: list, count: int, planes: int = PLANES) -> None:
+    """Call `function(*arguments, start, stop)` for ranges of planes, on as many threads as torch uses."""
+    ranges = [(start, min(start + planes, count)) for start in range(0, count, planes)]
+    threads = min(torch.get_num_threads(), len(ranges))
+    if threads <= 1:
+        function(*arguments, 0, count)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(function, *arguments, *bounds) for bounds in ranges]:
+            done.result()
 
 
 def _around(axis: int) -> list[int]:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vesselsdf import processes
-from vesselsdf.image_features import BLOCK, curvatures, even, local_contrast
+from vesselsdf.image_features import BLOCK, curvatures, even, local_contrast, shown
 from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
 from vesselsdf.sites import EntryConvolution, SiteConvolution, Sites
 
@@ -111,8 +111,7 @@ class VesselNet(nn.Module):
         if acquisition is None:
             acquisition = image.new_zeros(len(image), ACQUISITION)
         contrast = local_contrast(image)
-        features = torch.cat([image, contrast, curvatures(contrast)], dim=1)
-        features = features.contiguous(memory_format=torch.channels_last_3d)
+        features = shown(image, contrast)
         yield features
         for stage in self.stem[:last]:
             contrast = F.avg_pool3d(even(contrast), 2)
