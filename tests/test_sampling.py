@@ -1,5 +1,12 @@
 """Patches: a pure function of seed, step and number."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -115,3 +122,46 @@ def test_patches_come_to_hard_places_more_often():
     generator = np.random.default_rng(0)
     seen = [sum(_window(case, 24, generator)[1][2] > 150 for _ in range(400)) for case in cases]
     assert seen[1] > 1.4 * seen[0]
+
+
+PREPARING = """
+import os, sys, time
+from pathlib import Path
+from vesselsdf.preprocessing import Preprocessing
+from vesselsdf.sampling import prepare_all
+
+def load(name):
+    (Path(sys.argv[1]) / f"{os.getpid()}.pid").touch()
+    time.sleep(300)
+
+if __name__ == "__main__":
+    prepare_all(Path(sys.argv[1]), ["one", "two", "three"], load, Preprocessing(), 8.0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux which processes run")
+def test_workers_end_when_the_run_that_started_them_is_killed(tmp_path):
+    script = tmp_path / "preparing.py"
+    script.write_text(PREPARING)
+    run = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
+    until(lambda: list(tmp_path.glob("*.pid")))
+    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    assert run.pid not in workers
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    until(lambda: not any(runs(worker) for worker in workers))
+
+
+def until(holds):
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "waited for a minute"
+        time.sleep(0.1)
+
+
+def runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

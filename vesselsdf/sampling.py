@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -130,11 +132,21 @@ def prepare_all(
     if len(missing) > 1:
         # Fresh processes: forking one in which torch runs threads may hang.
         workers = min(len(missing), os.cpu_count() or 1)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
             waiting = [pool.submit(_prepare_quietly, folder, name, load, settings, reach) for name in missing]
             for done in track(as_completed(waiting), "prepare cases", len(missing), "case"):
                 done.result()
     return [prepare(folder, name, partial(load, name), settings, reach) for name in names]
+
+
+def _end_with_parent() -> None:
+    """Let this worker end as soon as the process that started it has, even if that was killed."""
+
+    def watch() -> None:
+        wait([parent_process().sentinel])  # type: ignore[union-attr]
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _prepare_quietly(folder: Path, name: str, load: Callable, settings: Preprocessing, reach: float) -> None:
