@@ -18,7 +18,7 @@ ORDER = """
     topology.betti
     synthesis
     config preprocessing
-    processes image_kernels image_features sites network
+    processes convolution image_kernels image_features sites network
     topology
     losses
     roots rooted branch_shape murray anatomy branch_table
@@ -143,5 +143,5 @@ def test_torch_is_imported_at_the_top_only_where_networks_live(name):
     imported = {alias.name.split(".")[0] for node in tops if isinstance(node, ast.Import) for alias in node.names}
     imported |= {(node.module or "").split(".")[0] for node in tops if isinstance(node, ast.ImportFrom)}
     allowed = {"network", "sites", "image_features", "losses", "optimiser", "sampling", "training", "inference"}
-    allowed |= {"checkpoint", "doctor", "processes"}
+    allowed |= {"checkpoint", "convolution", "doctor", "processes"}
     assert not imported & heavy or name in allowed, f"{MODULES[name]} imports {imported & heavy} at its top"

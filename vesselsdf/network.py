@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vesselsdf import processes
+from vesselsdf.convolution import convolve
 from vesselsdf.image_features import BLOCK, curvatures, even, local_contrast, shown
 from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
 from vesselsdf.sites import EntryConvolution, SiteConvolution, Sites
@@ -267,7 +268,7 @@ class _StemLevel(nn.Module):
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.halve = nn.Conv3d(channels, outputs, 2, stride=2, bias=False)
+        self.halve = _Halve(channels, outputs)
         self.shape = nn.Conv3d(3, outputs, 1, bias=False)
         self.acquired = _Acquired(outputs)
         self.norm = _DenseNorm(outputs)
@@ -275,7 +276,7 @@ class _StemLevel(nn.Module):
 
     def forward(self, features: Tensor, curvature: Tensor, acquisition: Tensor) -> Tensor:
         curvature = curvature.contiguous(memory_format=torch.channels_last_3d)
-        halved = self.halve(even(features)) + self.shape(curvature) + self.acquired(acquisition)
+        halved = self.halve(features) + self.shape(curvature) + self.acquired(acquisition)
         return self.look(F.relu(self.norm(halved)))
 
 
@@ -283,15 +284,34 @@ class _Residual(nn.Module):
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _wide(channels, dilation), _DenseNorm(channels), nn.ReLU(inplace=True),
-            _wide(channels, dilation), _DenseNorm(channels),
+            _Wide(channels, dilation), _DenseNorm(channels), nn.ReLU(inplace=True),
+            _Wide(channels, dilation), _DenseNorm(channels),
         )  # fmt: skip
 
     def forward(self, features: Tensor) -> Tensor:
         return F.relu(features + self.body(features))
 
 
-def _wide(channels: int, dilation: int) -> nn.Conv3d:
-    # The border is repeated outwards: a frame of zeros would tell the coarse levels where in the patch they are, and
-    # what they learn about that (vessels lie near the middle of training patches) is wrong in a whole volume.
-    return nn.Conv3d(channels, channels, 3, 1, dilation, dilation, bias=False, padding_mode="replicate")
+class _Wide(nn.Conv3d):
+    """3x3x3 convolution that keeps the shape.
+
+    The border is repeated outwards: a frame of zeros would tell the coarse levels where in the patch they are, and what
+    they learn about that (vessels lie near the middle of training patches) is wrong in a whole volume.
+    """
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__(channels, channels, 3, dilation=dilation, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        reach = self.dilation[0]
+        return convolve(F.pad(features, (reach,) * 6, mode="replicate"), self.weight, dilation=reach)
+
+
+class _Halve(nn.Conv3d):
+    """Weighted sum of 2x2x2 voxels; an odd axis repeats its last one."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__(channels, outputs, 2, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return convolve(even(features), self.weight, stride=2)

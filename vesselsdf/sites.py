@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vesselsdf.convolution import convolve
+
 # Where more than this share of the voxels is active, the dense convolution is the faster of the two (measured on a CPU
 # for 8 to 48 channels: the break-even lies between 0.15 and 0.3).
 DENSE_SHARE = 0.2
@@ -169,7 +171,7 @@ class SiteConvolution(nn.Module):
         weight = self.weight.to(rows.dtype)
         if sites.table is not None:
             return _GatheredConvolution.apply(rows, weight, sites.table)
-        return sites.gather(F.conv3d(sites.scatter(rows), _kernel(weight), padding=1))
+        return sites.gather(convolve(F.pad(sites.scatter(rows), (1,) * 6), _kernel(weight)))
 
 
 class EntryConvolution(SiteConvolution):
@@ -180,7 +182,7 @@ class EntryConvolution(SiteConvolution):
         volume = _autocast(volume)
         weight = self.weight.to(volume.dtype)
         if sites.table is None:
-            return sites.gather(F.conv3d(F.pad(volume, (1,) * 6, mode="replicate"), _kernel(weight)))
+            return sites.gather(convolve(F.pad(volume, (1,) * 6, mode="replicate"), _kernel(weight)))
         return _EntryConvolution.apply(volume.movedim(1, -1).reshape(-1, volume.shape[1]), weight, sites.around())
 
 
