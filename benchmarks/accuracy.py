@@ -28,9 +28,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from accuracy_tables import tables
+from accuracy_tables import TREES, tables
 
-from vesselsdf.files import atomic_path, write_json
+from vesselsdf.files import atomic_path, jsonable, write_text
 
 RATE, DECAY, CLIP, AVERAGE = 3e-3, 1e-2, 1.0, 0.99
 BATCH = 2
@@ -131,13 +131,13 @@ def one(name: str, seed: int, budget: dict, folder: Path) -> dict:
                 "slices": case.slices,
                 "as it is": score(mask, case),
                 "largest component": score(largest_component(mask), case),
-                "curve": {str(t): quick_score(found <= t, case) for t in row.thresholds},
+                "curve": {str(t): quick_score(found <= t, case) for t in row.thresholds if case.group == TREES},
             }
         )
         print(f"  {case.name}: Dice {results[-1]['as it is']['dice']:.3f}", file=sys.stderr, flush=True)
     facts["infer_voxels_per_second"] = voxels / seconds
     if isinstance(network, VesselNet):
-        trees = [case for case in test_cases(folder / "test") if case.group == "synthetic trees"]
+        trees = [case for case in test_cases(folder / "test") if case.group == TREES]
         facts["reach"] = mean_reach(network, trees)
     return {**facts, "title": row.title, "cases": results}
 
@@ -152,6 +152,17 @@ def mean_reach(network, cases) -> dict[str, float]:
     with torch.inference_mode():
         rows = [reachable(network, levels(network, case), case.sdf.array <= 0, 1.0) for case in cases]
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+def short(number: str) -> float:
+    """Five digits of a number, so that the results file stays small."""
+    return float(f"{float(number):.5g}")
+
+
+def keep(path: Path, known: dict[str, dict]) -> None:
+    """Write the results file, a line per result."""
+    lines = [f"{json.dumps(key)}: {json.dumps(jsonable(result), allow_nan=False)}" for key, result in known.items()]
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def key_of(name: str, seed: int, budget: dict) -> str:
@@ -193,8 +204,8 @@ def main() -> int:
             if done.returncode:
                 return 1
             known = json.loads(given.results.read_text()) if given.results.exists() else {}
-            known[key] = json.loads(done.stdout.strip().splitlines()[-1])
-            write_json(given.results, known)
+            known[key] = json.loads(done.stdout.strip().splitlines()[-1], parse_float=short)
+            keep(given.results, known)
     print(
         tables([known[key] for key in (key_of(n, s, budget) for n in given.rows for s in given.seeds) if key in known])
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import networkx as nx
 import numpy as np
+from accuracy_tables import TREES
 
 from vesselsdf.config import DataSettings
 from vesselsdf.preprocessing import Preprocessing
@@ -96,7 +97,7 @@ def _tree(index: int) -> TestCase:
 
     modality = ("ct", "mr", "microscopy")[index % 3]
     case = synthetic_case(HELD_OUT_SEED + index, (HELD_OUT_SIZE,) * 3, (SPACING,) * 3, modality)
-    return _test_case(f"tree_{index:02d}", "synthetic trees", 1, case.image, case.sdf, case.graph)
+    return _test_case(f"tree_{index:02d}", TREES, 1, case.image, case.sdf, case.graph)
 
 
 def _cerebral(index: int, tree: str, slices: int) -> TestCase:

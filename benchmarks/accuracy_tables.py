@@ -4,6 +4,9 @@ import numpy as np
 
 from vesselsdf.report.text import columns
 
+TREES = "synthetic trees"
+"""Group of the test cases over which curves are shown."""
+
 COLUMNS = {
     "Dice": ("dice", 3),
     "clDice": ("cldice", 3),
@@ -34,9 +37,7 @@ def tables(results: list[dict]) -> str:
                 f"{group}{thick}, {kind}\n"
                 + _scores(results, kind, lambda c, g=(group, slices): (c["group"], c["slices"]) == g)
             )
-        parts.append(
-            f"all simulated scans, {kind}\n" + _scores(results, kind, lambda c: c["group"] != "synthetic trees")
-        )
+        parts.append(f"all simulated scans, {kind}\n" + _scores(results, kind, lambda c: c["group"] != TREES))
     parts.append("synthetic trees over thresholds\n" + _curves(results))
     if any("reach" in result for result in results):
         parts.append("synthetic trees: centreline that each level can reach / voxels active\n" + _reach(results))
@@ -81,9 +82,7 @@ def _curves(results: list[dict]) -> str:
         for threshold in runs[0]["cases"][0]["curve"]:
             row = [title, threshold]
             for key in ("dice", "cldice", "thin_detected", "beta0_error", "beta1_error"):
-                values = [
-                    c["curve"][threshold][key] for run in runs for c in run["cases"] if c["group"] == "synthetic trees"
-                ]
+                values = [c["curve"][threshold][key] for run in runs for c in run["cases"] if c["group"] == TREES]
                 row.append(f"{_mean(values):.3f}" if "error" not in key else f"{_mean(values):.1f}")
             rows.append(row)
     return columns(header, rows)
