@@ -18,7 +18,7 @@ ORDER = """
     topology.betti
     synthesis
     config preprocessing
-    processes convolution image_kernels image_features sites network
+    processes convolution image_kernels image_features site_kernels sites network
     topology
     losses
     roots rooted branch_shape murray anatomy branch_table

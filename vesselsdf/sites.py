@@ -29,7 +29,7 @@ class Sites:
     """Active voxels of a batch of grids, and the table of each one's 27 neighbours among them."""
 
     flat: Tensor  # (n,) index into the flattened (B, x, y, z)
-    shape: tuple[int, ...]  # (B, x, y, z)
+    shape: tuple[int, ...]  # (B, x, y, z), less than 2**31 voxels
     table: Tensor | None  # (n, 27) rows of the neighbours, n where a neighbour is not active; None: evaluate densely
 
     @classmethod
@@ -40,6 +40,12 @@ class Sites:
         n = len(flat)
         if n == 0 or n > DENSE_SHARE * active.numel():
             return cls(flat, shape, None)
+        if _by_kernels(flat):
+            from vesselsdf.site_kernels import neighbour_table
+
+            table = flat.new_empty(n, 27, dtype=torch.int32)
+            neighbour_table(flat.numpy(), shape, table.numpy())
+            return cls(flat, shape, table)
         padded = tuple(size + 2 for size in shape[1:])
         strides = (padded[1] * padded[2], padded[2], 1)
         b, x, y, z = _unravel(flat, shape)
@@ -61,6 +67,12 @@ class Sites:
 
     def around(self) -> Tensor:
         """(n, 27): where the neighbours of each site lie in the flattened (B, x, y, z), whose border is repeated."""
+        if _by_kernels(self.flat):
+            from vesselsdf.site_kernels import around_table
+
+            table = self.flat.new_empty(len(self), 27, dtype=torch.int32)
+            around_table(self.flat.numpy(), self.shape, table.numpy())
+            return table
         b, *axes = _unravel(self.flat, self.shape)
         steps = torch.arange(-1, 2, device=self.flat.device)
         x, y, z = ((axis[:, None] + steps).clamp_(0, size - 1) for axis, size in zip(axes, self.shape[1:], strict=True))
@@ -78,6 +90,10 @@ class Sites:
         """(n, C) -> (B, C, x, y, z): the values at the sites, zero elsewhere."""
         volume = rows.new_zeros(int(np.prod(self.shape)), rows.shape[1])
         return volume.index_copy_(0, self.flat, rows).reshape(*self.shape, -1).movedim(-1, 1)
+
+
+def _by_kernels(flat: Tensor) -> bool:
+    return flat.device.type == "cpu"
 
 
 def _unravel(flat: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
