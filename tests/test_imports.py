@@ -18,7 +18,8 @@ ORDER = """
     topology.betti
     synthesis
     config preprocessing
-    processes convolution image_kernels image_features site_kernels sites network
+    planes prolongation_kernels prolongation convolution image_kernels image_features site_kernels sites
+    processes network
     topology
     losses
     roots rooted branch_shape murray anatomy branch_table
@@ -143,5 +144,5 @@ def test_torch_is_imported_at_the_top_only_where_networks_live(name):
     imported = {alias.name.split(".")[0] for node in tops if isinstance(node, ast.Import) for alias in node.names}
     imported |= {(node.module or "").split(".")[0] for node in tops if isinstance(node, ast.ImportFrom)}
     allowed = {"network", "sites", "image_features", "losses", "optimiser", "sampling", "training", "inference"}
-    allowed |= {"checkpoint", "convolution", "doctor", "processes"}
+    allowed |= {"checkpoint", "convolution", "doctor", "processes", "planes", "prolongation"}
     assert not imported & heavy or name in allowed, f"{MODULES[name]} imports {imported & heavy} at its top"

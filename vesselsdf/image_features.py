@@ -4,12 +4,11 @@ Both are local, so that tiles see the same as the whole volume, and have no para
 `image_kernels`, without temporary volumes, elsewhere by tensors: the same numbers up to rounding.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from vesselsdf.planes import by_kernels, in_threads
 
 # Voxels along the edge of a block of `local_contrast`, and the variance that is as good as none.
 BLOCK = 8
@@ -17,9 +16,6 @@ FLAT = 1e-3
 
 # Voxels whose curvatures are computed at a time.
 SLAB = 1 << 21
-
-# Planes that a thread computes at a time.
-PLANES = 16
 
 
 def shown(image: Tensor, contrast: Tensor) -> Tensor:
@@ -49,7 +45,7 @@ def local_contrast(image: Tensor) -> Tensor:
         contrast = torch.empty_like(image, memory_format=torch.contiguous_format)
         for number in range(len(image)):
             volumes = [part[number, 0].contiguous().numpy() for part in (image, mean, scale, contrast)]
-            _in_threads(contrast_planes, [BLOCK, *volumes], image.shape[2])
+            in_threads(contrast_planes, [BLOCK, *volumes], image.shape[2])
         return contrast
     x, y, z = image.shape[2:]
     mean, scale = (F.interpolate(part, scale_factor=BLOCK, mode="trilinear")[..., :x, :y, :z] for part in (mean, scale))
@@ -64,7 +60,7 @@ def _block_moments(image: Tensor) -> Tensor:
         moments = image.new_empty(len(image), 2, *(-(-size // BLOCK) for size in image.shape[2:]))
         for (one,), (mean, square) in zip(image, moments, strict=True):
             arguments = [BLOCK, one.contiguous().numpy(), mean.numpy(), square.numpy()]
-            _in_threads(block_moments, arguments, len(mean), planes=1)
+            in_threads(block_moments, arguments, len(mean), planes=1)
         return moments
     short = [-size % BLOCK for size in image.shape[2:]]
     whole = F.pad(image, (0, short[2], 0, short[1], 0, short[0]), mode="replicate") if any(short) else image
@@ -108,24 +104,12 @@ def _curvatures_beside(others: list[Tensor], image: Tensor) -> Tensor:
         curvature_planes(volumes[number], out, len(others), start, stop)
 
     for number in range(batch):
-        _in_threads(planes, [number], shape[0])
+        in_threads(planes, [number], shape[0])
     return result.movedim(-1, 1)
 
 
 def _by_kernels(image: Tensor) -> bool:
-    return image.device.type == "cpu" and image.dtype == torch.float32 and not image.requires_grad
-
-
-def _in_threads(function: Callable, arguments: list, count: int, planes: int = PLANES) -> None:
-    """Call `function(*arguments, start, stop)` for ranges of planes, on as many threads as torch uses."""
-    ranges = [(start, min(start + planes, count)) for start in range(0, count, planes)]
-    threads = min(torch.get_num_threads(), len(ranges))
-    if threads <= 1:
-        function(*arguments, 0, count)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(function, *arguments, *bounds) for bounds in ranges]:
-            done.result()
+    return by_kernels(image) and not image.requires_grad
 
 
 def _around(axis: int) -> list[int]:

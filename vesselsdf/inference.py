@@ -20,6 +20,7 @@ from vesselsdf.errors import RunError
 from vesselsdf.image_features import BLOCK
 from vesselsdf.network import VesselNet
 from vesselsdf.progress import track
+from vesselsdf.prolongation import prolong
 from vesselsdf.scales import level_shape
 
 # Larger tiles repeat less of their surroundings: on 337 x 319 x 282 voxels, 41 s with 96 and 29 s with 160.
@@ -102,7 +103,7 @@ def _refine_in_tiles(
         window = _grown(core, network.refinement_reach(level), shape, 2)
         parents = tuple(slice(w.start // 2, -(-w.stop // 2)) for w in window)
         around = _grown(parents, 1, tuple(coarse.shape[2:]), 1)
-        prolonged = network.prolonged(coarse[_last(around)], [2 * (w.stop - w.start) for w in around])
+        prolonged = prolong(coarse[_last(around)], [2 * (w.stop - w.start) for w in around])
         base = prolonged[_last(_relative(window, [2 * w.start for w in around]))].to(device)
         stem = _stem_of_window(network, level, image, acquired, window)
         fine, rows = network.refine(level, stem, base, parent[_last(parents)].to(device))

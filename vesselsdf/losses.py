@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vesselsdf import processes
-from vesselsdf.network import VesselNet
+from vesselsdf.prolongation import prolong
 from vesselsdf.topology.repair import critical_sites
 
 BAND = 3.0
@@ -140,7 +140,7 @@ def reach_loss(coarse: Tensor, target: Tensor, skeleton: Tensor) -> Tensor:
     if that is more, which the truth itself always fulfils.
     """
     shape = skeleton.shape[2:]
-    base, truth = VesselNet.prolonged(coarse, shape), VesselNet.prolonged(target, shape)
+    base, truth = prolong(coarse, shape), prolong(target, shape)
     beyond = (base - truth.clamp(min=WITHIN_REACH)).clamp(0, 2)
     return _share((beyond * skeleton).sum(), skeleton.sum())
 

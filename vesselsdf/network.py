@@ -22,7 +22,7 @@ a fixed distance, and evaluation in tiles gives the same numbers as in one piece
 Fields are in units of the level-0 voxel inside, and in units of `spacing` (mm) outside.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from vesselsdf import processes
 from vesselsdf.convolution import convolve
 from vesselsdf.image_features import BLOCK, curvatures, even, local_contrast, shown
+from vesselsdf.prolongation import prolong
 from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
 from vesselsdf.sites import EntryConvolution, SiteConvolution, Sites
 
@@ -124,12 +125,6 @@ class VesselNet(nn.Module):
         features = self.context(features)
         return self.coarsest(features).float() * 2.0 ** (self.levels - 1), features
 
-    @staticmethod
-    def prolonged(coarse: Tensor, shape: Sequence[int]) -> Tensor:
-        """``U phi_{l+1}`` on the next finer grid, cropped to its `shape`."""
-        fine = F.interpolate(coarse, scale_factor=2, mode="trilinear", align_corners=False)
-        return fine[..., : shape[0], : shape[1], : shape[2]]
-
     def activity(self, level: int, prolonged: Tensor) -> Tensor:
         """Share of the bound in use at each voxel of `level`, in [0, 1]; zero where the voxel is not refined."""
         spacing = 2.0 ** (level + 1)
@@ -165,7 +160,7 @@ class VesselNet(nn.Module):
         field, features = self.coarsest_field(stems[-1])
         fields = [field]
         for level in range(self.levels - 2, -1, -1):
-            base = self.prolonged(field, stems[level].shape[2:])
+            base = prolong(field, stems[level].shape[2:])
             field, features = self.refine(level, stems[level], base, features)
             fields.append(field)
         return [field * spacing for field in reversed(fields)]
