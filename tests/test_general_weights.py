@@ -14,7 +14,7 @@ from vesselsdf.evaluation import AS_GOOD, choose_threshold
 from vesselsdf.familiarity import MEANING
 from vesselsdf.report.text import inspection
 from vesselsdf.sources import open_source
-from vesselsdf.synthesis.cases import synthetic_case
+from vesselsdf.synthesis.cases import close_up, synthetic_case
 from vesselsdf.volume import Volume
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ def test_they_are_small_and_come_with_card_configuration_and_log():
     assert any("validation/dice" in line for line in lines)
 
 
-@pytest.mark.parametrize("modality", ["ct", "mr", "microscopy"])
+@pytest.mark.parametrize("modality", ["ct", "mr", "microscopy", "in_vivo"])
 def test_they_are_the_default_and_find_held_out_trees(modality):
     scores = []
     for seed in range(3):
@@ -40,6 +40,16 @@ def test_they_are_the_default_and_find_held_out_trees(modality):
         assert made.provenance["checkpoint"] == str(GENERAL)
         scores.append(vesselsdf.evaluate(Volume(made.mask.array, case.label.affine), case.label)["cldice"])
     assert np.mean(scores) > 0.75, scores
+
+
+def test_they_find_wide_vessels_that_fill_much_of_the_scan():
+    scores = []
+    for seed, modality in enumerate(("ct", "mr", "in_vivo")):
+        image, field = close_up(990_100 + seed, (64, 64, 64), (0.5, 0.5, 0.5), modality, magnification=4.0)
+        truth = Volume((field.array <= 0).astype(np.uint8), field.affine)
+        made = vesselsdf.reconstruct(image)
+        scores.append(vesselsdf.evaluate(Volume(made.mask.array, truth.affine), truth)["dice"])
+    assert np.mean(scores) > 0.8, scores
 
 
 def test_a_scan_unlike_the_training_images_is_reported(caplog):
