@@ -54,7 +54,8 @@ def test_gathered_and_dense_evaluation_agree_with_their_gradients(busy_network, 
     dense, dense_gradients = evaluate(-1.0)
     gathered, gathered_gradients = evaluate(2.0)
     for a, b in zip(dense, gathered, strict=True):
-        assert torch.allclose(a, b, atol=1e-4)
+        # Weights as wild as these multiply rounding by 10 from level 1 to level 0; the package's own do not.
+        assert torch.allclose(a, b, atol=4e-4)
     for a, b in zip(dense_gradients, gathered_gradients, strict=True):
         assert torch.allclose(a, b, atol=1e-3 * float(a.abs().max()) + 1e-6)
 

@@ -39,11 +39,12 @@ def curvature_planes(image, out, first, start, stop):
     mean_line, deviation_line, product_line = line[0], line[1], line[2]
     two, third, quarter, sixth = np.float32(2), np.float32(1 / 3), np.float32(0.25), np.float32(1 / 6)
     tiny = np.float32(1e-12)
-    _smoothed(image, max(start - 1, 0), work, planes[(start - 1) % 3])
-    _smoothed(image, start, work, planes[start % 3])
-    for x in range(start, stop):
-        _smoothed(image, min(x + 1, nx - 1), work, planes[(x + 1) % 3])
-        before, here, after = planes[(x - 1) % 3], planes[x % 3], planes[(x + 1) % 3]
+    for ahead in range(start - 1, stop + 1):
+        _smoothed(image, min(max(ahead, 0), nx - 1), work, planes[ahead % 3])
+        if ahead <= start:
+            continue
+        x = ahead - 1
+        before, here, after = planes[(x - 1) % 3], planes[x % 3], planes[ahead % 3]
         for y in range(ny):
             a0, a1, a2 = before[y], before[y + 1], before[y + 2]
             b0, b1, b2 = here[y], here[y + 1], here[y + 2]
@@ -72,25 +73,29 @@ def curvature_planes(image, out, first, start, stop):
                 row[z, first + 2] = product_line[z]
 
 
-@compiled(error_model="numpy", fastmath={"contract", "reassoc"})
+@compiled(error_model="numpy", fastmath={"contract"})
 def block_moments(block, image, mean, square, start, stop):
     """Means of image (x, y, z) float32 and of its square over blocks, the border being repeated; blocks of planes."""
     nx, ny, nz = image.shape
     share = np.float32(1 / block**3)
-    line = np.empty((2, mean.shape[2] * block), np.float32)
+    sums, squares = np.empty(nz, np.float32), np.empty(nz, np.float32)
     for i in range(start, stop):
         for j in range(mean.shape[1]):
-            line[:] = 0
+            for z in range(nz):
+                sums[z] = squares[z] = 0
             for x in range(i * block, (i + 1) * block):
                 for y in range(j * block, (j + 1) * block):
                     row = image[min(x, nx - 1), min(y, ny - 1)]
                     for z in range(nz):
-                        line[0, z] += row[z]
-                        line[1, z] += row[z] * row[z]
-            line[:, nz:] = line[:, nz - 1 : nz]
+                        sums[z] += row[z]
+                        squares[z] += row[z] * row[z]
             for k in range(mean.shape[2]):
-                mean[i, j, k] = line[0, k * block : (k + 1) * block].sum() * share
-                square[i, j, k] = line[1, k * block : (k + 1) * block].sum() * share
+                total = total_square = np.float32(0)
+                for z in range(k * block, (k + 1) * block):
+                    total += sums[min(z, nz - 1)]
+                    total_square += squares[min(z, nz - 1)]
+                mean[i, j, k] = total * share
+                square[i, j, k] = total_square * share
 
 
 @compiled(error_model="numpy", fastmath={"contract"})
