@@ -17,7 +17,7 @@ def prolong(coarse: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 class _ByKernels(autograd.Function):
-    """Torch's own is three times as slow forwards and ten times backwards."""
+    """Torch's own is 3 (64^3) to 10 times (192^3) as slow forwards and 14 times backwards, on one thread."""
 
     @staticmethod
     def forward(ctx, coarse: Tensor, shape: tuple[int, ...]) -> Tensor:
