@@ -3,8 +3,8 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-# A volume alone with fewer values per plane of its last axis than this goes another way in torch (seen in 2.13), 3 to 19
-# times as slow on a CPU as oneDNN, which it takes for batches.
+# A volume alone with fewer values per plane of its last axis than this goes another way in torch (seen in 2.13), 3 to
+# 19 times as slow on a CPU as oneDNN, which it takes for batches.
 LARGE = 20_480
 
 
