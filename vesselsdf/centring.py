@@ -7,6 +7,7 @@ meet a section is not one vessel's: there branches run straight into the point w
 All points of all branches are handled at once. Space is voxel space scaled by the spacing, mm.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import networkx as nx
@@ -69,21 +70,25 @@ class Branch:
     ring: bool
 
 
-def refine(graph: nx.MultiGraph, field: Field, again: bool = False) -> None:
+def refine(graph: nx.MultiGraph, field: Field, at: Collection[int] | None = None, again: bool = False) -> None:
     """Move the branches of a voxel graph to the middle of the vessel and measure their radii, in place.
 
     Sets the edges' `points`, `WIDTHS`, `length` and the nodes' `pos` and `radius`. Junctions move to where the axes of
     their branches meet, ends to one radius inside the tip (so that round cones along the graph fill the
     vessel), or to the border of the grid where the vessel leaves it.
 
+    `at`: only the branches that meet at these nodes, in a graph that has been refined; nodes at their other ends stay
+    where they are if branches meet there too.
+
     `again`, for a graph that has been refined: now it is known at what angles branches meet, and so how far from the
     junction they share their sections. Ends stay where they are.
     """
-    for node in nx.isolates(graph):
+    for node in nx.isolates(graph) if at is None else ():
         graph.nodes[node].update(zip(("pos", "radius"), ball(field, graph.nodes[node]["pos"]), strict=True))
-    if not graph.number_of_edges():
+    chosen = list(graph.edges(at, keys=True, data=True))
+    if not chosen:
         return
-    branches, lines = lay_out(graph, float(field.spacing.min()))
+    branches, lines = lay_out(graph, chosen, float(field.spacing.min()))
     trusted = np.ones(len(lines.points), dtype=bool)
     zones = junction_zones(graph, branches, lines, again)
     for branch, (at_first, at_last) in zip(branches, zones, strict=True):
@@ -97,27 +102,29 @@ def refine(graph: nx.MultiGraph, field: Field, again: bool = False) -> None:
         ends.setdefault(branch.first, []).append(axis)
         ends.setdefault(branch.last, []).append(axis[::-1])
     for node, axes in ends.items():
-        if graph.degree(node) > 2:
+        if graph.degree(node) > 2 and (at is None or node in at):
             before = graph.nodes[node]["pos"]
             meeting = meeting_point(before, graph.nodes[node]["radius"], axes, field)
             # The second time the axes begin farther off: most junctions gain, but where branches bend some overshoot.
             graph.nodes[node]["pos"] = (before + meeting) / 2 if again else meeting
-    largest: dict[int, float] = {}
     for branch in branches:
         part = branch.part
         finish(graph, branch, lines.points[part], widths[part], trusted[part], field, not again)
-        measured = graph.edges[branch.first, branch.last, branch.key]["radii"]
-        for node, radius in ((branch.first, measured[0]), (branch.last, measured[-1])):
-            largest[node] = max(largest.get(node, 0.0), float(radius))
-    for node, radius in largest.items():
-        graph.nodes[node]["radius"] = radius
+    for node in ends:
+        at_node = [
+            edge["radii"][side]
+            for _, other, edge in graph.edges(node, data=True)
+            for side in (0, -1)
+            if other == node or (edge["start"] == node) == (side == 0)
+        ]
+        graph.nodes[node]["radius"] = float(max(at_node))
 
 
-def lay_out(graph: nx.MultiGraph, step: float) -> tuple[list[Branch], Lines]:
-    """All branches with their points `step` apart, the voxels' staircase smoothed a little."""
+def lay_out(graph: nx.MultiGraph, edges: list[tuple], step: float) -> tuple[list[Branch], Lines]:
+    """Branches with their points `step` apart, the voxels' staircase smoothed a little."""
     branches, points, before, after, free = [], [], [], [], []
     offset = 0
-    for u, v, key, edge in graph.edges(keys=True, data=True):
+    for u, v, key, edge in edges:
         first, last = (u, v) if edge["start"] == u else (v, u)
         ring = u == v and graph.degree(u) == 2
         path = resample(edge["points"], step)[: -1 if ring else None]

@@ -76,8 +76,10 @@ def centreline_graph(
     refine(graph, field)
     for second in (False, True):
         before = len(graph)
-        while prune(graph, field.voxel, measured=True):
-            refine(graph, field)
+        changed = prune(graph, field.voxel, measured=True)
+        while changed:
+            refine(graph, field, changed)
+            changed = prune(graph, field.voxel, measured=True, near=changed | neighbours(graph, changed))
         if len(graph) < before:
             refine(graph, field)  # what is left of a corner has been smoothed once only
         joined = join_junctions(graph, JOINED * field.voxel)
@@ -88,6 +90,11 @@ def centreline_graph(
     graph.graph["roots"] = find_roots(graph)
     graph.graph["root"] = graph.graph["roots"][0]
     return graph
+
+
+def neighbours(graph: nx.MultiGraph, nodes: set[int]) -> set[int]:
+    """The nodes at the other ends of the branches that begin at some nodes."""
+    return {other for node in nodes for other in graph[node]}
 
 
 def crop(sdf: Num[np.ndarray, "x y z"]) -> tuple[Num[np.ndarray, "a b c"], Int[np.ndarray, "3"]]:

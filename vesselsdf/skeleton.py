@@ -12,7 +12,7 @@ pruning terminal branches, merging nodes of degree two) are homotopy equivalence
 Everything here is in voxel space scaled by the spacing: mm, but not yet turned and moved to the patient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import networkx as nx
 import numpy as np
@@ -170,12 +170,13 @@ def length_of(points: Float[np.ndarray, "n 3"]) -> float:
     return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
 
 
-def merge_degree_two(graph: nx.MultiGraph) -> None:
+def merge_degree_two(graph: nx.MultiGraph, nodes: Collection[int] | None = None) -> set[int]:
     """Join the two branches (`points`, and those `WIDTHS` that both have) at each node of degree two, in place.
 
-    A ring keeps one node.
+    nodes: those to look at, all unless given. A ring keeps one node. Returns the ends of the branches that were made.
     """
-    for node in list(graph):
+    ends_of_joined: set[int] = set()
+    for node in list(graph if nodes is None else nodes):
         ends = list(graph.edges(node, keys=True, data=True))
         if graph.degree(node) != 2 or len(ends) != 2:
             continue
@@ -188,6 +189,8 @@ def merge_degree_two(graph: nx.MultiGraph) -> None:
                 joined[name] = np.concatenate([before, after[1:]])
         graph.remove_node(node)
         graph.add_edge(a, b, start=a, **joined)
+        ends_of_joined |= {a, b}
+    return {node for node in ends_of_joined if node in graph}
 
 
 def join_junctions(graph: nx.MultiGraph, reach: float) -> int:
@@ -236,39 +239,47 @@ def protrusion(graph: nx.MultiGraph, end: int, junction: int) -> float:
     return outside + graph.nodes[end]["radius"]
 
 
-def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False) -> int:
+def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False, near: Collection[int] | None = None) -> set[int]:
     """Remove spurs, in place, shortest first, until there are none: never a loop and never a whole component.
 
     A spur is a terminal branch at a junction whose length and end radius together stay below `SPUR_RADII` times the
     junction's radius plus `SPUR_VOXELS` voxels; or, where radii are `measured` (ends lie one radius before the tip),
     one whose tip sticks out of the other branches there by less than `SPUR_STICKS` of its own radii, or `SPUR_VOXELS`
-    voxels: a dome on the wall. Returns how many were removed.
+    voxels: a dome on the wall. `near`: only terminal branches at these nodes are looked at, where branches have changed
+    since the last time. Returns the nodes whose branches have changed now.
     """
-    merge_degree_two(graph)
-    total = 0
+    fresh = merge_degree_two(graph)
+    changed = set(fresh)
+    around = set(graph) if near is None else {node for node in near if node in graph} | fresh
     while True:
         spurs = []
-        for end in [node for node, degree in graph.degree if degree == 1]:
+        for end in terminals_at(graph, around):
             ((_, junction, branch),) = graph.edges(end, data=True)
-            length, radius = length_of(branch["points"]), graph.nodes[junction]["radius"]
-            reach = length + graph.nodes[end]["radius"]
             if graph.degree(junction) < 3:
                 continue
+            reach = length_of(branch["points"]) + graph.nodes[end]["radius"]
             if measured:
                 bump = protrusion(graph, end, junction) < max(
                     SPUR_STICKS * graph.nodes[end]["radius"], SPUR_VOXELS * voxel
                 )
             else:
-                bump = reach < SPUR_RADII * radius + SPUR_VOXELS * voxel
+                bump = reach < SPUR_RADII * graph.nodes[junction]["radius"] + SPUR_VOXELS * voxel
             if bump:
                 spurs.append((reach, end, junction))
-        removed = 0
+        lost = set()
         for _, end, junction in sorted(spurs):
             # Two spurs at one junction may be all that continues a branch: the longer one stays.
             if graph.degree(junction) > 2:
                 graph.remove_node(end)
-                removed += 1
-        if not removed:
-            return total
-        total += removed
-        merge_degree_two(graph)
+                lost.add(junction)
+        if not lost:
+            return {node for node in changed if node in graph}
+        around = merge_degree_two(graph, lost)
+        around |= {node for node in lost if node in graph}
+        changed |= around
+
+
+def terminals_at(graph: nx.MultiGraph, nodes: Collection[int]) -> set[int]:
+    """The ends of the terminal branches at some nodes."""
+    ends = {node for node in nodes if graph.degree(node) == 1}
+    return ends | {other for node in nodes for other in graph[node] if graph.degree(other) == 1}
