@@ -71,10 +71,14 @@ def test_cases(folder: Path) -> Iterator[TestCase]:
     """All test cases, made where they are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in makers().items():
-        path = folder / f"{name}.npz"
-        if not path.exists():
-            _save(path, make())
-        yield _load(path)
+        yield kept(folder / f"{name}.npz", make)
+
+
+def kept(path: Path, make: Callable[[], TestCase]) -> TestCase:
+    """A test case from its file, made if there is none."""
+    if not path.exists():
+        _save(path, make())
+    return _load(path)
 
 
 def makers() -> dict[str, Callable[[], TestCase]]:

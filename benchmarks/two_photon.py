@@ -1,11 +1,12 @@
 """Real two-photon stacks with their labels, leave-one-out; and whether the weights of the package are a good start.
 
-    python benchmarks/two_photon.py [--rows nnunet ours tuned] [--splits ...] [--steps 400] [--seed 0]
+    python benchmarks/two_photon.py [--rows nnunet ours tuned] [--splits ...] [--steps 200] [--seed 0]
 
 Leave-one-out: every row of accuracy_rows.py is trained on three stacks and tested on the fourth. Two and two: trained
-on two stacks, tested on the others. `general` is no training at all. Voxels are taken to be 2 x 2 x 5 um (the files do
-not say); lengths below are in units of 4 um, so that a voxel is 0.5 wide as in `accuracy.py`. Every finished split and
-row is kept in the results file and not run again; begin a new file when networks or weights have changed.
+on two stacks, tested on the others. `none` is the general weights without training. Voxels are taken to be 2 x 2 x 5 um
+(the files do not say); lengths below are in units of 4 um, so that a voxel is 0.5 wide as in `accuracy.py`. Every
+finished split and row is kept in the results file and not run again, cases are kept in the folder; begin both anew when
+networks, weights or the preparation have changed.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import train
-from accuracy_cases import DATA, REACH, SPACING, TestCase, centreline_of
+from accuracy_cases import DATA, REACH, SPACING, TestCase, centreline_of, kept
 from accuracy_rows import Row, rows
 from accuracy_scores import score
 from real_scans import STACKS, stack
@@ -31,7 +32,9 @@ from vesselsdf.volume import Volume, resample
 
 THICKNESS = 2.5
 """Slices are so many times as thick as pixels are wide."""
+NONE = "none"
 SPLITS = {
+    NONE: ([], list(STACKS)),
     **{f"all but {name}": ([n for n in STACKS if n != name], [name]) for name in STACKS},
     "first two": (["burgess_bbb", "burgess_mouse"], ["poon", "santos"]),
     "last two": (["poon", "santos"], ["burgess_bbb", "burgess_mouse"]),
@@ -48,13 +51,17 @@ def opened(name: str) -> tuple[Volume, Volume]:
 
 def prepared(name: str, folder: Path) -> tuple[PreparedCase, TestCase]:
     """A stack to train on, and the same to test on."""
+    case = prepare(folder, name, lambda: opened(name), Preprocessing(), REACH)
+    return case, kept(folder / f"{name}.npz", lambda: to_test(name))
+
+
+def to_test(name: str) -> TestCase:
     image, distance = opened(name)
-    case = prepare(folder, name, lambda: (image, distance), Preprocessing(), REACH)
     settings = Preprocessing(spacing=SPACING)
     grid = settings.working_volume(image)
     truth = resample(distance, grid.shape, grid.affine)
     points, radii = centreline_of(truth)
-    return case, TestCase(name, "two-photon", 1, grid.array, settings.acquisition(image), truth, points, radii)
+    return TestCase(name, "two-photon", 1, grid.array, settings.acquisition(image), truth, points, radii)
 
 
 def tested(row: Row, network, case: TestCase) -> dict[str, float]:
@@ -64,19 +71,14 @@ def tested(row: Row, network, case: TestCase) -> dict[str, float]:
         return score(row.predict(network.eval(), case) <= row.usual, case)
 
 
-def untrained(cases: dict) -> list[list]:
-    """Lines of the table for the general weights as they are."""
-    row = rows()["tuned"]
-    network = row.build()
-    found = {name: tested(row, network, case) for name, (_, case) in cases.items()}
-    return [["none", "general", name, *(figures[key] for key in KEYS)] for name, figures in found.items()]
-
-
-def trained(cases: dict, split: str, name: str, seed: int, steps: int) -> list[list]:
-    """Lines of the table for a row trained on a split."""
+def lines(cases: dict, split: str, name: str, seed: int, steps: int) -> list[list]:
+    """Lines of the table for a row trained on a split; for the general weights as they are, if the split is `NONE`."""
     row, (training, testing) = rows()[name], SPLITS[split]
-    network, facts = train(row, [cases[n][0] for n in training], seed, {"steps": steps})
-    print(f"{split}, {name}: {facts['train_seconds']:.0f} s", file=sys.stderr, flush=True)
+    if training:
+        network, facts = train(row, [cases[n][0] for n in training], seed, {"steps": steps})
+        print(f"{split}, {name}: {facts['train_seconds']:.0f} s", file=sys.stderr, flush=True)
+    else:
+        network = row.build()
     found = {test: tested(row, network, cases[test][1]) for test in testing}
     return [[split, name, test, *(figures[key] for key in KEYS)] for test, figures in found.items()]
 
@@ -85,7 +87,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="+", default=["nnunet", "ours", "tuned"])
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=SPLITS, metavar="SPLIT")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vesselsdf_two_photon")
@@ -98,13 +100,13 @@ def main() -> int:
         print(f"two_photon: the public data are not at {DATA}", file=sys.stderr)
         return 2
     cases = {name: prepared(name, given.folder) for name in STACKS}
-    table = untrained(cases)
+    table = []
     for split in given.splits:
-        for name in given.rows:
+        for name in ["tuned"] if split == NONE else given.rows:
             key = json.dumps([split, name, given.seed, given.steps])
             known = json.loads(given.results.read_text()) if given.results.exists() else {}
             if key not in known:
-                known[key] = trained(cases, split, name, given.seed, given.steps)
+                known[key] = lines(cases, split, name, given.seed, given.steps)
                 write_json(given.results, known)
             table += known[key]
     print(columns(["trained on", "row", "tested on", *KEYS], table))
