@@ -25,8 +25,8 @@ def _smoothed(image, x, work, out):
         row[1] = line[0] * half + (line[0] + line[min(1, nz - 1)]) * quarter
         row[nz] = line[nz - 1] * half + (line[max(nz - 2, 0)] + line[nz - 1]) * quarter
         row[0], row[nz + 1] = row[1], row[nz]
-    out[0] = out[1]
-    out[ny + 1] = out[ny]
+    for z in range(nz + 2):  # by the element: to copy rows takes numba seconds to compile
+        out[0, z], out[ny + 1, z] = out[1, z], out[ny, z]
 
 
 @compiled(error_model="numpy", fastmath={"contract"})
