@@ -97,6 +97,15 @@ def test_the_learning_rate_warms_up_and_comes_down():
     assert 0 < rates[-1] < 2e-5
 
 
+@pytest.mark.parametrize("checkpoint_every", [1, 24])
+def test_a_run_that_diverges_ends_with_a_sentence_and_never_a_bad_checkpoint(tmp_path, checkpoint_every):
+    wild = TINY["training"] | {"learning_rate": 1e25, "checkpoint_every": checkpoint_every}
+    with pytest.raises(RunError, match=r"The (loss|weight .*) became .* at step \d+; the last good checkpoint"):
+        train(parse_config(TINY | {"training": wild}, "here"), tmp_path)
+    for file in tmp_path.glob("*.safetensors"):
+        assert all(np.isfinite(value).all() for value in tensors(file).values())
+
+
 def test_training_can_start_from_other_weights_of_the_same_shape(tmp_path):
     short = TINY | {"training": TINY["training"] | {"steps": 2}}
     first = train(parse_config(short, "here"), tmp_path / "first") / "model.safetensors"

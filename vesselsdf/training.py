@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,8 @@ def fit(
     seen = ranges(of_image(case.image) | of_vessels(case.image, case.sdf) for case in cases)
     model = Model(averaged, config, preprocessing, seen)
     start = _resume(folder / "state.safetensors", network, average, optimiser)
-    journal = Journal(folder, start) if first else None
 
-    with ThreadPoolExecutor(1) as ahead:
+    with ThreadPoolExecutor(1) as ahead, Journal(folder, start) if first else nullcontext() as journal:
 
         def patches(step: int):
             return ahead.submit(draw, cases, settings.patch, len(share), settings.seed, step, share.start)
@@ -107,14 +107,13 @@ def fit(
             journal.write(done, figures | {"rate": rate})
             bar.set_postfix(loss=f"{figures['loss/total']:.3f}")  # type: ignore[union-attr]
             if done % settings.checkpoint_every == 0 or done == settings.steps:
+                _require_finite_weights(average, step, folder)
                 averaged.load_state_dict(average)
                 save_model(folder / "model.safetensors", model, done)
                 save_state(folder / "state.safetensors", done, network.state_dict(), average, optimiser.state())
             if validate and (done % settings.validate_every == 0 and done != settings.steps):
                 averaged.load_state_dict(average)
                 journal.write(done, validate(model))
-    if journal is not None:
-        journal.close()
     processes.wait()
     averaged.load_state_dict(average)
     return model
@@ -168,10 +167,21 @@ def _resume(path: Path, network: VesselNet, average: dict, optimiser: Optimiser)
 
 def _require_finite(loss: Tensor, norm: Tensor, step: int, folder: Path) -> None:
     if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-        raise RunError(
-            f"The loss became {loss.item()} at step {step + 1}; the last good checkpoint is in {folder}: start again "
-            "with a smaller --training.learning-rate and another --output."
-        )
+        raise _diverged("loss", loss.item(), step, folder)
+
+
+def _require_finite_weights(average: dict[str, Tensor], step: int, folder: Path) -> None:
+    """A good checkpoint is never replaced by one that is not; what is not finite stays so in the average."""
+    for name, value in average.items():
+        if not torch.isfinite(value).all():
+            raise _diverged(f"weight {name}", float(value[~torch.isfinite(value)][0]), step, folder)
+
+
+def _diverged(what: str, value: float, step: int, folder: Path) -> RunError:
+    return RunError(
+        f"The {what} became {value} at step {step + 1}; the last good checkpoint, if there is one, is in {folder}: "
+        "start again with a smaller --training.learning-rate and another --output."
+    )
 
 
 @torch.no_grad()
@@ -212,8 +222,10 @@ class Journal:
             if math.isfinite(value):
                 self.board.add_scalar(key, value, step)
 
-    def close(self) -> None:
-        """Finish both files."""
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.file.close()
         self.board.close()
 
