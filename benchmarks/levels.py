@@ -48,19 +48,18 @@ def trees(count: int) -> list[SyntheticCase]:
 def without(model: Model, left_out: set[int]) -> Iterator[None]:
     """Inside, the levels in `left_out` are not refined."""
     network = model.network
-    refine = network.refine
+    correct = network.correct
 
-    def skipping(level, stem, base, parent):
+    def skipping(level, sites, share, stem, base, parents):
         if level in left_out:
-            channels = network.refined_channels[level] if level else 0
-            return base, stem.new_zeros(len(stem), channels, *stem.shape[2:])
-        return refine(level, stem, base, parent)
+            return base.new_zeros(len(sites), 1), base.new_zeros(len(sites), network.refined_channels[level])
+        return correct(level, sites, share, stem, base, parents)
 
-    network.refine = skipping
+    network.correct = skipping
     try:
         yield
     finally:
-        del network.refine
+        del network.correct
 
 
 def fields_of(model: Model, case: SyntheticCase) -> list[np.ndarray]:

@@ -84,9 +84,9 @@ def test_a_bound_below_what_distance_fields_need_is_refused():
 
 def test_every_coarser_level_of_the_stem_hears_how_the_image_was_acquired(busy_network):
     image, thick = torch.randn(1, 1, 32, 32, 32), torch.tensor([[0.0, 0.0, 2.0, 1.0]])
-    told = list(busy_network._stems(image, thick, 3))
-    default = list(busy_network._stems(image, None, 3))
-    cubic = list(busy_network._stems(image, torch.zeros(1, 4), 3))
+    told = list(busy_network._stems(image, thick))
+    default = list(busy_network._stems(image, None))
+    cubic = list(busy_network._stems(image, torch.zeros(1, 4)))
     assert all(torch.equal(a, b) for a, b in zip(default, cubic, strict=True))
     assert torch.equal(cubic[0], told[0]), "the finest level is shown the image alone"
     assert not any(torch.allclose(a, b, atol=1e-2) for a, b in zip(cubic[1:], told[1:], strict=True))

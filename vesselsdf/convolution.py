@@ -8,8 +8,8 @@ from torch.nn import functional as F
 LARGE = 20_480
 
 
-def convolve(volume: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+def convolve(volume: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, dilation: int = 1) -> Tensor:
     """(B, C, x, y, z), (D, C, a, b, c) -> (B, D, ...), without padding."""
     alone = volume.device.type == "cpu" and len(volume) == 1 and volume[..., 0].numel() <= LARGE
     twice = volume.expand(2, -1, -1, -1, -1) if alone else volume
-    return F.conv3d(twice, weight, stride=stride, dilation=dilation)[: len(volume)]
+    return F.conv3d(twice, weight, bias, stride=stride, dilation=dilation)[: len(volume)]

@@ -26,30 +26,47 @@ def shown(image: Tensor, contrast: Tensor) -> Tensor:
     if not _by_kernels(image):
         features = torch.cat([image, contrast, curvatures(contrast)], dim=1)
         return features.contiguous(memory_format=torch.channels_last_3d)
-    return _curvatures_beside([image, contrast], contrast)
+    return _by_planes(contrast, image)
 
 
-def local_contrast(image: Tensor) -> Tensor:
-    """The image (B, 1, X, Y, Z) less its local mean, over its local deviation.
+class LocalContrast:
+    """The image (B, 1, X, Y, Z) less its local mean, over its local deviation; all of it or some planes.
 
     Mean and deviation are those of 3 x 3 x 3 blocks of 8 voxels a side, prolonged linearly between the blocks' centres;
     at the border blocks are repeated. Blocks lie on the grid of the volume: a part of it that begins at a multiple of
     8 has the same values, except within `3 * BLOCK` voxels of where it was cut.
     """
-    moments = F.pad(_block_moments(image), (1,) * 6, mode="replicate")
-    mean, square = F.avg_pool3d(moments, 3, stride=1).split(1, dim=1)
-    scale = torch.rsqrt((square - mean.square()).clamp(min=0) + FLAT)
-    if _by_kernels(image):
-        from vesselsdf.image_kernels import contrast_planes
 
-        contrast = torch.empty_like(image, memory_format=torch.contiguous_format)
-        for number in range(len(image)):
-            volumes = [part[number, 0].contiguous().numpy() for part in (image, mean, scale, contrast)]
-            in_threads(contrast_planes, [BLOCK, *volumes], image.shape[2])
-        return contrast
-    x, y, z = image.shape[2:]
-    mean, scale = (F.interpolate(part, scale_factor=BLOCK, mode="trilinear")[..., :x, :y, :z] for part in (mean, scale))
-    return (image - mean) * scale
+    def __init__(self, image: Tensor) -> None:
+        moments = F.pad(_block_moments(image), (1,) * 6, mode="replicate")
+        self.image = image
+        self.mean, square = F.avg_pool3d(moments, 3, stride=1).split(1, dim=1)
+        self.scale = torch.rsqrt((square - self.mean.square()).clamp(min=0) + FLAT)
+
+    def planes(self, start: int, stop: int) -> Tensor:
+        """(B, 1, stop - start, Y, Z)."""
+        part = self.image[:, :, start:stop]
+        if _by_kernels(self.image):
+            from vesselsdf.image_kernels import contrast_planes
+
+            contrast = torch.empty_like(part, memory_format=torch.contiguous_format)
+            for number in range(len(part)):
+                image, *blocks = (v[number, 0].contiguous().numpy() for v in (self.image, self.mean, self.scale))
+                in_threads(contrast_planes, [BLOCK, image, *blocks, start, contrast[number, 0].numpy()], stop - start)
+            return contrast
+        first = max(start // BLOCK - 1, 0)
+        around = slice(first, -(-stop // BLOCK) + 1)
+        low, high, y, z = start - BLOCK * first, stop - BLOCK * first, *part.shape[3:]
+        mean, scale = (
+            F.interpolate(blocks[:, :, around], scale_factor=BLOCK, mode="trilinear")[:, :, low:high, :y, :z]
+            for blocks in (self.mean, self.scale)
+        )
+        return (part - mean) * scale
+
+
+def local_contrast(image: Tensor) -> Tensor:
+    """`LocalContrast` of all planes."""
+    return LocalContrast(image).planes(0, image.shape[2])
 
 
 def _block_moments(image: Tensor) -> Tensor:
@@ -78,7 +95,7 @@ def curvatures(image: Tensor) -> Tensor:
     Channels-last on a CPU; evaluated slab by slab elsewhere, which bounds the memory.
     """
     if _by_kernels(image):
-        return _curvatures_beside([], image)
+        return _by_planes(image)
     smooth = image
     for axis in (2, 3, 4):
         n, wide = smooth.shape[axis], F.pad(smooth, _around(axis), mode="replicate")
@@ -89,22 +106,15 @@ def curvatures(image: Tensor) -> Tensor:
     return slabs[0] if len(slabs) == 1 else torch.cat(slabs, dim=2)
 
 
-def _curvatures_beside(others: list[Tensor], image: Tensor) -> Tensor:
-    """Curvatures of the image in the last three channels, behind `others`; channels-last."""
+def _by_planes(image: Tensor, other: Tensor | None = None) -> Tensor:
+    """Curvatures of the image, behind `other` and the image itself if there is another; channels-last."""
     from vesselsdf.image_kernels import curvature_planes
 
     batch, _, *shape = image.shape
-    result = image.new_empty(batch, *shape, len(others) + 3)
-    volumes = [one[0].contiguous().numpy() for one in image]
-
-    def planes(number: int, start: int, stop: int) -> None:
-        out = result[number].numpy()
-        for channel, other in enumerate(others):
-            out[start:stop, :, :, channel] = other[number, 0, start:stop].numpy()
-        curvature_planes(volumes[number], out, len(others), start, stop)
-
+    result = image.new_empty(batch, *shape, 3 if other is None else 5)
     for number in range(batch):
-        in_threads(planes, [number], shape[0])
+        volumes = [part[number, 0].contiguous().numpy() for part in (image, image if other is None else other)]
+        in_threads(curvature_planes, [*volumes, result[number].numpy()], shape[0])
     return result.movedim(-1, 1)
 
 

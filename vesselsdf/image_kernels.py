@@ -30,8 +30,12 @@ def _smoothed(image, x, work, out):
 
 
 @compiled(error_model="numpy", fastmath={"contract"})
-def curvature_planes(image, out, first, start, stop):
-    """`curvatures` of planes of an image (x, y, z) float32, into the channels of out (x, y, z, C) from `first` on."""
+def curvature_planes(image, other, out, start, stop):
+    """`curvatures` of planes of an image (x, y, z) float32, into the last three channels of out (x, y, z, C).
+
+    If there are five, the first two become `other` and the image themselves.
+    """
+    first = out.shape[3] - 3
     nx, ny, nz = image.shape
     planes = np.empty((3, ny + 2, nz + 2), np.float32)
     work = np.empty((ny + 1, nz), np.float32)
@@ -71,6 +75,10 @@ def curvature_planes(image, out, first, start, stop):
                 row[z, first] = mean_line[z]
                 row[z, first + 1] = deviation_line[z]
                 row[z, first + 2] = product_line[z]
+            if first:
+                for z in range(nz):
+                    row[z, 0] = other[x, y, z]
+                    row[z, 1] = image[x, y, z]
 
 
 @compiled(error_model="numpy", fastmath={"contract"})
@@ -99,13 +107,16 @@ def block_moments(block, image, mean, square, start, stop):
 
 
 @compiled(error_model="numpy", fastmath={"contract"})
-def contrast_planes(block, image, mean, scale, out, start, stop):
-    """Planes of the image less `mean`, times `scale`, both prolonged linearly between the centres of blocks."""
+def contrast_planes(block, image, mean, scale, first, out, start, stop):
+    """Planes of the image less `mean`, times `scale`, both prolonged linearly between the centres of blocks.
+
+    Plane `i` of `out` is plane `first + i` of the image.
+    """
     ny, nz = image.shape[1:]
     across = np.empty((2, mean.shape[1], nz), np.float32)
     one = np.float32(1)
-    for x in range(start, stop):
-        low, high, w = _between(x, block, mean.shape[0])
+    for i in range(start, stop):
+        low, high, w = _between(first + i, block, mean.shape[0])
         for z in range(nz):
             left, right, v = _between(z, block, mean.shape[2])
             for j in range(mean.shape[1]):
@@ -115,7 +126,7 @@ def contrast_planes(block, image, mean, scale, out, start, stop):
                     across[part, j, z] = near * (one - w) + far * w
         for y in range(ny):
             below, above, u = _between(y, block, mean.shape[1])
-            row, result = image[x, y], out[x, y]
+            row, result = image[first + i, y], out[i, y]
             m0, m1, s0, s1 = across[0, below], across[0, above], across[1, below], across[1, above]
             for z in range(nz):
                 m = m0[z] * (one - u) + m1[z] * u

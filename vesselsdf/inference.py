@@ -1,38 +1,46 @@
-"""Dense evaluation of the network, in one piece or in tiles: the same numbers.
+"""Evaluation of the network on active voxels, plane by plane: the numbers of `VesselNet.forward`, without its volumes.
 
-Strategy of tiles. The coarsest level has 1/512 of the voxels (4 levels) and is evaluated in one piece; only its stem
-features are computed slab by slab. Each finer level is then refined tile by tile: a tile needs the image within the
-reach of its stem, and the coarser field and features within one voxel. No tile is evaluated twice and nothing is
-blended, because the network is local.
+Strategy. Of the finest level nothing is kept but the image and the field; of the others the stem's features, a
+sixteenth of what level 0 would take. Stems are computed in slabs of planes. The coarsest level, with 1/512 of the
+voxels (4 levels), is evaluated in one piece. Then each level is refined slab by slab: a slab prolongs the field above
+it, finds its active voxels, gathers their neighbours into matrix products (`sites`), and adds the corrections. Features
+are handed down as rows of active voxels alone. So beyond a few bytes for every voxel of the box, time and memory follow
+the surface of the vessels.
+
+A slab begins and ends as many planes beyond its own as its values depend on, so that each of them is computed from the
+same neighbours as in one piece: fields differ from those of `forward` by rounding alone.
 """
 
-import itertools
-import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
+from torch.nn import functional as F
 
 from vesselsdf.errors import RunError
-from vesselsdf.image_features import BLOCK
+from vesselsdf.image_features import LocalContrast, curvatures, even, shown
 from vesselsdf.network import VesselNet
 from vesselsdf.progress import track
 from vesselsdf.prolongation import prolong
 from vesselsdf.scales import level_shape
+from vesselsdf.sites import Rows, Sites
 
-# Larger tiles repeat less of their surroundings: on 337 x 319 x 282 voxels, 41 s with 96 and 29 s with 160.
-TILE = 160
-# Volumes up to this size are evaluated in one piece: those 30 million voxels take 10 s and 3.4 GB.
-ONE_PIECE = 320**3
+# Voxels of level 0 that a slab covers, and active voxels that are refined at a time: about 1 GB each.
+SLAB = 1 << 24
+SITES = 1 << 21
+# Planes that a slab has at least, or most of its work would be done in its margins.
+PLANES = 8
 
 # Of a whole reconstruction, measured from 0.2 to 30 million voxels: see benchmarks/real_scans.py.
 BYTES_PER_VOXEL = 105.0
 BYTES_AT_LEAST = 0.7e9
-TILED_OVERHEAD = 1.6
 SECONDS_PER_VOXEL = 2.5e-6
+
+Planes = Callable[[int, int], Tensor]
+"""Planes `start` to `stop` of a volume, (1, C, stop - start, y, z)."""
 
 
 def predict(
@@ -40,112 +48,135 @@ def predict(
     image: Float[np.ndarray, "x y z"],
     spacing: float,
     acquisition: Float32[np.ndarray, "4"],
-    tile: int | None = None,
+    slab: int = SLAB,
+    most: int = SITES,
 ) -> list[np.ndarray]:
     """Signed distance fields of all levels, finest first, (X, Y, Z) float32 in mm.
 
     `image`: normalised, on the isotropic working grid of `spacing` mm. `acquisition`: see `Preprocessing.acquisition`.
-    `tile`: edge of a tile in voxels of its level, a multiple of 2; None: in one piece if the volume is small, else in
-    tiles. The device is that of the network.
+    `slab`, `most`: voxels of level 0, and active voxels, that are handled at a time; the fields do not depend on them.
+    The device is that of the network.
     """
     device = next(network.parameters()).device
     network.eval()
-    volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None].to(device)
     acquired = torch.from_numpy(acquisition)[None].to(device)
     with torch.inference_mode():
-        if tile is None and image.size <= ONE_PIECE:
-            fields = [field[0, 0].cpu() for field in network(volume.to(device), spacing, acquired)]
-        else:
-            fields = [field[0, 0] * spacing for field in _tiled(network, volume, acquired, tile or TILE)]
-    for level, field in enumerate(fields):
-        if not torch.isfinite(field).all():
-            raise RunError(
-                f"The network returned values that are not finite at level {level}; its weights are damaged."
-            )
-    return [field.numpy() for field in fields]
+        fields = _fields(network, volume, acquired, slab, most)
+        for level, field in enumerate(fields):
+            if not torch.isfinite(field).all():
+                raise RunError(
+                    f"The network returned values that are not finite at level {level}; its weights are damaged."
+                )
+        return [field.mul_(spacing)[0, 0].cpu().numpy() for field in fields]
 
 
-def _tiled(network: VesselNet, image: Tensor, acquired: Tensor, tile: int) -> list[Tensor]:
-    shape = tuple(image.shape[2:])
-    top = network.levels - 1
-    features = _coarsest_stem(network, image, acquired, tile)
-    field, features = (part.cpu() for part in network.coarsest_field(features.to(acquired.device)))
+def _fields(network: VesselNet, image: Tensor, acquired: Tensor, slab: int, most: int) -> list[Tensor]:
+    """Fields of all levels in level-0 voxels, finest first."""
+    size = tuple(image.shape[2:])
+    stems = _stems(network, image, acquired, slab)
+    coarsest = level_shape(size, network.levels - 1)
+    field, features = network.coarsest_field(stems.pop()(0, coarsest[0]))
+    rows = Rows(None, features.movedim(1, -1).reshape(-1, features.shape[1]), coarsest)
     fields = [field]
-    for level in range(top - 1, -1, -1):
-        field, features = _refine_in_tiles(network, level, image, acquired, field, features, tile)
-        fields.append(field)
-    assert [tuple(f.shape[2:]) for f in reversed(fields)] == [level_shape(shape, level) for level in range(top + 1)]
-    return list(reversed(fields))
+    for level in range(network.levels - 2, -1, -1):
+        refine = _Refinement(network, level, stems.pop(), fields[-1], rows, level_shape(size, level), most)
+        for start, stop in track(list(_slabs(refine.shape, slab)), f"level {level}", unit="slab"):
+            refine(start, stop)
+        rows = refine.rows()
+        fields.append(refine.field)
+    return fields[::-1]
 
 
-def _coarsest_stem(network: VesselNet, image: Tensor, acquired: Tensor, tile: int) -> Tensor:
-    top = network.levels - 1
-    shape = level_shape(tuple(image.shape[2:]), top)
-    features = None
-    tiles = list(_windows(shape, max(tile >> top, 1)))
-    for window in track(tiles, "stem", unit="tile"):
-        stem = _stem_of_window(network, top, image, acquired, window).cpu()
-        if features is None:
-            features = stem.new_empty(1, stem.shape[1], *shape)
-        features[_last(window)] = stem
-    assert features is not None
-    return features
+def _stems(network: VesselNet, image: Tensor, acquired: Tensor, slab: int) -> list[Planes]:
+    """Stem features of all levels; those of level 0 are computed whenever they are asked for."""
+    contrast = LocalContrast(image)
+    stems: list[Planes] = [partial(_shown, contrast)]
+    finer, n = contrast.planes, image.shape[2]
+    for level, stage in enumerate(network.stem, start=1):
+        shape = level_shape(tuple(image.shape[2:]), level)
+        features = image.new_empty(1, *shape, network.stem_channels[level]).movedim(-1, 1)
+        coarser = image.new_empty(1, 1, *shape)
+        for start, stop in track(list(_slabs(shape, slab >> 3)), f"stem {level}", unit="slab"):
+            low, high = _grown(start, stop, 2, shape[0])  # for two convolutions
+            first, last = _grown(low, high, 2, shape[0])  # for the curvatures before them
+            contrast_here = F.avg_pool3d(even(finer(2 * first, min(2 * last, n))), 2)
+            curvature = curvatures(contrast_here)[:, :, low - first : high - first]
+            made = stage(stems[-1](2 * low, min(2 * high, n)), curvature, acquired)
+            features[:, :, start:stop] = made[:, :, start - low : stop - low]
+            coarser[:, :, start:stop] = contrast_here[:, :, start - first : stop - first]
+        stems.append(partial(_planes, features))
+        finer, n = partial(_planes, coarser), shape[0]
+    return stems
 
 
-def _refine_in_tiles(
-    network: VesselNet, level: int, image: Tensor, acquired: Tensor, coarse: Tensor, parent: Tensor, tile: int
-) -> tuple[Tensor, Tensor]:
-    device = acquired.device
-    shape = level_shape(tuple(image.shape[2:]), level)
-    field = image.new_empty(1, 1, *shape)
-    features = image.new_zeros(1, network.refined_channels[level], *shape) if level else image.new_zeros(0)
-    for core in track(list(_windows(shape, max(tile, 2))), f"level {level}", unit="tile"):
-        window = _grown(core, network.refinement_reach(level), shape, 2)
-        parents = tuple(slice(w.start // 2, -(-w.stop // 2)) for w in window)
-        around = _grown(parents, 1, tuple(coarse.shape[2:]), 1)
-        prolonged = prolong(coarse[_last(around)], [2 * (w.stop - w.start) for w in around])
-        base = prolonged[_last(_relative(window, [2 * w.start for w in around]))].to(device)
-        stem = _stem_of_window(network, level, image, acquired, window)
-        fine, rows = network.refine(level, stem, base, parent[_last(parents)].to(device))
-        inner = _last(_relative(core, [w.start for w in window]))
-        field[_last(core)] = fine[inner].cpu()
-        if level:
-            features[_last(core)] = rows[inner].cpu()
-    return field, features
+class _Refinement:
+    """One level, refined slab by slab: its `field`, and the rows of its active voxels."""
+
+    def __init__(
+        self, network: VesselNet, level: int, stem: Planes, coarse: Tensor, above: Rows, shape: tuple, most: int
+    ) -> None:
+        self.network, self.level, self.stem, self.coarse, self.above = network, level, stem, coarse, above
+        self.shape, self.most = shape, most
+        self.field = coarse.new_empty(1, 1, *shape)
+        self.found: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, start: int, stop: int) -> None:
+        """Planes `start` to `stop`, in halves where too much is active."""
+        low, high = _grown(start, stop, self.network.refinement_reach(self.level), self.shape[0])
+        base = self._prolonged(low, high)
+        share = self.network.activity(self.level, base)
+        sites = Sites.where(share[:, 0] > 0)
+        if len(sites) > self.most and stop - start > 1:
+            middle = (start + stop) // 2
+            self(start, middle)
+            self(middle, stop)
+            return
+        self.field[:, :, start:stop] = base[:, :, start - low : stop - low]
+        if len(sites) == 0:
+            return
+        correction, features = self.network.correct(
+            self.level, sites, sites.gather(share), self.stem(low, high), sites.gather(base), self.above.at(sites, low)
+        )
+        plane = self.shape[1] * self.shape[2]
+        ends = sites.flat.new_tensor([(start - low) * plane, (stop - low) * plane])
+        first, last = torch.searchsorted(sites.flat, ends).tolist()
+        flat = sites.flat[first:last] + low * plane
+        self.field.view(-1).index_add_(0, flat, correction[first:last, 0])
+        if self.level:
+            self.found.append((flat, features[first:last]))
+
+    def _prolonged(self, low: int, high: int) -> Tensor:
+        first, last = _grown(low // 2, (high + 1) // 2, 1, self.coarse.shape[2])
+        n = min(2 * last, self.shape[0]) - 2 * first
+        return prolong(self.coarse[:, :, first:last], (n, *self.shape[1:]))[:, :, low - 2 * first : high - 2 * first]
+
+    def rows(self) -> Rows:
+        """Features of the active voxels of all slabs so far."""
+        none = self.field.new_empty(0, self.network.refined_channels[self.level])
+        flat = torch.cat([part for part, _ in self.found] or [none.new_empty(0, dtype=torch.long)])
+        return Rows(flat, torch.cat([part for _, part in self.found] or [none]), self.shape)
 
 
-def _stem_of_window(
-    network: VesselNet, level: int, image: Tensor, acquired: Tensor, window: tuple[slice, ...]
-) -> Tensor:
-    """Stem features of `level` on a window of that level's grid, from just as much of the image as they depend on."""
-    scale = 2**level
-    span = tuple(slice(w.start * scale, w.stop * scale) for w in window)
-    crop = _grown(span, network.stem_reach(level), tuple(image.shape[2:]), math.lcm(scale, BLOCK))
-    features = network.stem_features(image[_last(crop)].to(acquired.device), acquired, level)
-    return features[_last(_relative(window, [c.start // scale for c in crop]))]
+def _shown(contrast: LocalContrast, start: int, stop: int) -> Tensor:
+    """What is shown of planes of an image."""
+    low, high = _grown(start, stop, 2, contrast.image.shape[2])
+    return shown(contrast.image[:, :, low:high], contrast.planes(low, high))[:, :, start - low : stop - low]
 
 
-def _windows(shape: tuple[int, ...], edge: int) -> Iterator[tuple[slice, ...]]:
-    starts = [range(0, n, edge) for n in shape]
-    for corner in itertools.product(*starts):
-        yield tuple(slice(s, min(s + edge, n)) for s, n in zip(corner, shape, strict=True))
+def _planes(volume: Tensor, start: int, stop: int) -> Tensor:
+    return volume[:, :, start:stop]
 
 
-def _grown(window: tuple[slice, ...], margin: int, shape: tuple[int, ...], multiple: int) -> tuple[slice, ...]:
-    """The window with a margin, its ends on multiples of `multiple` unless the volume ends first."""
-    return tuple(
-        slice(max(0, (w.start - margin) // multiple * multiple), min(n, -(-(w.stop + margin) // multiple) * multiple))
-        for w, n in zip(window, shape, strict=True)
-    )
+def _grown(start: int, stop: int, margin: int, n: int) -> tuple[int, int]:
+    return max(0, start - margin), min(n, stop + margin)
 
 
-def _relative(window: tuple[slice, ...], origin: list[int]) -> tuple[slice, ...]:
-    return tuple(slice(w.start - o, w.stop - o) for w, o in zip(window, origin, strict=True))
-
-
-def _last(window: tuple[slice, ...]) -> Any:
-    """The window as an index of the last three axes."""
-    return (..., *window)
+def _slabs(shape: tuple[int, ...], voxels: int) -> Iterator[tuple[int, int]]:
+    """Ranges of planes with about so many voxels, but never less than `PLANES`."""
+    planes = max(PLANES, voxels // (shape[1] * shape[2]))
+    for start in range(0, shape[0], planes):
+        yield start, min(start + planes, shape[0])
 
 
 def estimate(shape: tuple[int, ...]) -> dict[str, float]:
@@ -167,5 +198,5 @@ def estimate(shape: tuple[int, ...]) -> dict[str, float]:
     voxels = float(np.prod(shape))
     return {
         "gigabytes": (BYTES_PER_VOXEL * voxels + BYTES_AT_LEAST) / 1e9,
-        "seconds": 5 + voxels * (rate * TILED_OVERHEAD + SECONDS_PER_VOXEL),
+        "seconds": 5 + voxels * (rate + SECONDS_PER_VOXEL),
     }

@@ -22,7 +22,7 @@ a fixed distance, and evaluation in tiles gives the same numbers as in one piece
 Fields are in units of the level-0 voxel inside, and in units of `spacing` (mm) outside.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from vesselsdf import processes
 from vesselsdf.convolution import convolve
-from vesselsdf.image_features import BLOCK, curvatures, even, local_contrast, shown
+from vesselsdf.image_features import curvatures, even, local_contrast, shown
 from vesselsdf.prolongation import prolong
 from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
 from vesselsdf.sites import EntryConvolution, SiteConvolution, Sites
@@ -83,7 +83,7 @@ class VesselNet(nn.Module):
             self.coarsest.weight.zero_()
             self.coarsest.bias.fill_(INITIAL_DISTANCE)  # type: ignore[union-attr]
         above = [*refined[1:], stem[-1]]
-        self.refined_channels = refined
+        self.stem_channels, self.refined_channels = stem, refined
         self.refinements = nn.ModuleList(
             [_Refinement(stem[level], above[level], refined[level]) for level in range(levels - 1)]
         )
@@ -98,24 +98,14 @@ class VesselNet(nn.Module):
         """Voxels of its own level that a refined value depends on, to each side."""
         return 3 if level else 4
 
-    def stem_reach(self, level: int) -> int:
-        """Voxels of level 0 that a stem feature at `level` depends on, to each side of its cell."""
-        # Two voxels of the level by its curvatures and two by its convolutions; by way of finer levels it is no more.
-        return 3 * BLOCK + 4 * 2**level
-
-    def stem_features(self, image: Tensor, acquisition: Tensor | None, level: int) -> Tensor:
-        """Stem features of one level, (B, C, ...) on that level's grid; arguments as for `forward`."""
-        *_, features = self._stems(image, acquisition, level)
-        return features
-
-    def _stems(self, image: Tensor, acquisition: Tensor | None, last: int) -> Iterator[Tensor]:
-        """Stem features of the levels 0 to `last`; of level 0 they are what is shown of the image."""
+    def _stems(self, image: Tensor, acquisition: Tensor | None) -> Iterator[Tensor]:
+        """Stem features of all levels, finest first; of level 0 they are what is shown of the image."""
         if acquisition is None:
             acquisition = image.new_zeros(len(image), ACQUISITION)
         contrast = local_contrast(image)
         features = shown(image, contrast)
         yield features
-        for stage in self.stem[:last]:
+        for stage in self.stem:
             contrast = F.avg_pool3d(even(contrast), 2)
             features = stage(features, curvatures(contrast), acquisition)
             yield features
@@ -142,12 +132,21 @@ class VesselNet(nn.Module):
         # While several processes train, all of them must come to the same sums, so no one returns alone.
         if (_count(sites.flat) if self.training else len(sites)) == 0:
             return base, stem.new_zeros(len(stem), channels, *stem.shape[2:])
-        h = 2.0 ** (level + 1)
-        share, here = sites.gather(share), sites.gather(base) / h
-        seen = sites.gather(stem) if level else self.entry(sites, stem)
-        features, raw = self.refinements[level](sites, share, seen, sites.gather_parents(parent), here)
-        correction = share * (self.kappa * h) * self.limited(raw.float())
+        parents = sites.gather_parents(parent)
+        correction, features = self.correct(level, sites, sites.gather(share), stem, sites.gather(base), parents)
         return base + sites.scatter(correction), sites.scatter(features[:, :channels])
+
+    def correct(
+        self, level: int, sites: Sites, share: Tensor, stem: Tensor, base: Tensor, parents: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What `refine` adds to the field at the active voxels, (n, 1), and their features, (n, C).
+
+        `share`, `base`, `parents`: their activity, prolonged field and parents' features, (n, C); `stem` is a volume.
+        """
+        h = 2.0 ** (level + 1)
+        seen = sites.gather(stem) if level else self.entry(sites, stem)
+        features, raw = self.refinements[level](sites, share, seen, parents, base / h)
+        return share * (self.kappa * h) * self.limited(raw.float()), features
 
     def forward(self, image: Tensor, spacing: float | Tensor = 1.0, acquisition: Tensor | None = None) -> list[Tensor]:
         """Signed distance fields of all levels, finest first.
@@ -156,7 +155,7 @@ class VesselNet(nn.Module):
         `acquisition`: (B, 4), see `Preprocessing.acquisition`; None: cubic voxels, not CT.
         Returns fields (B, 1, x, y, z) in mm, level ``l`` with ``ceil(X / 2**l)`` voxels, negative inside.
         """
-        stems = list(self._stems(image, acquisition, self.levels - 1))
+        stems = list(self._stems(image, acquisition))
         field, features = self.coarsest_field(stems[-1])
         fields = [field]
         for level in range(self.levels - 2, -1, -1):
@@ -190,6 +189,20 @@ class _DenseNorm(nn.BatchNorm3d):
         if self.training and processes.size() > 1:
             return processes.batch_norm(self, features)
         return super().forward(features)
+
+    def after(self, convolution: Callable[..., Tensor], features: Tensor) -> Tensor:
+        """This of a convolution; by running statistics, the two are one convolution."""
+        if self.training:
+            return self(convolution(features))
+        scale, shift = self.held()
+        return convolution(features, scale, shift)
+
+    def held(self) -> tuple[Tensor, Tensor]:
+        """By what the running statistics multiply each channel, and what they add to it."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
 
 
 class _SiteNorm(nn.BatchNorm1d):
@@ -271,8 +284,12 @@ class _StemLevel(nn.Module):
 
     def forward(self, features: Tensor, curvature: Tensor, acquisition: Tensor) -> Tensor:
         curvature = curvature.contiguous(memory_format=torch.channels_last_3d)
-        halved = self.halve(features) + self.shape(curvature) + self.acquired(acquisition)
-        return self.look(F.relu(self.norm(halved)))
+        acquired = self.acquired(acquisition)
+        if self.norm.training:
+            return self.look(F.relu(self.norm(self.halve(features) + self.shape(curvature) + acquired)))
+        scale, shift = self.norm.held()
+        halved = self.halve(features, scale, shift) + F.conv3d(curvature, _scaled(self.shape.weight, scale))
+        return self.look(F.relu_(halved.add_(acquired * scale[:, None, None, None])))
 
 
 class _Residual(nn.Module):
@@ -284,7 +301,11 @@ class _Residual(nn.Module):
         )  # fmt: skip
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.relu(features + self.body(features))
+        first, norm, _, second, last = self.body
+        assert isinstance(norm, _DenseNorm)
+        assert isinstance(last, _DenseNorm)
+        looked = last.after(second, F.relu_(norm.after(first, features)))
+        return F.relu_(looked.add_(features))
 
 
 class _Wide(nn.Conv3d):
@@ -297,9 +318,10 @@ class _Wide(nn.Conv3d):
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__(channels, channels, 3, dilation=dilation, bias=False)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         reach = self.dilation[0]
-        return convolve(F.pad(features, (reach,) * 6, mode="replicate"), self.weight, dilation=reach)
+        wide = F.pad(features, (reach,) * 6, mode="replicate")
+        return convolve(wide, _scaled(self.weight, scale), shift, dilation=reach)
 
 
 class _Halve(nn.Conv3d):
@@ -308,5 +330,10 @@ class _Halve(nn.Conv3d):
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__(channels, outputs, 2, bias=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return convolve(even(features), self.weight, stride=2)
+    def forward(self, features: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        return convolve(even(features), _scaled(self.weight, scale), shift, stride=2)
+
+
+def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
+    """Weights of a convolution with its channels scaled."""
+    return weight if scale is None else weight * scale[:, None, None, None, None]

@@ -92,6 +92,27 @@ class Sites:
         return volume.index_copy_(0, self.flat, rows).reshape(*self.shape, -1).movedim(-1, 1)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Features of the active voxels of one grid (x, y, z), zero in all the others."""
+
+    flat: Tensor | None  # (n,) sorted positions in the flattened grid; None: all of them
+    values: Tensor  # (n, C)
+    shape: tuple[int, ...]
+
+    def at(self, sites: Sites, first: int) -> Tensor:
+        """(m, C): of the voxels that sites of the next finer grid lie in, whose planes begin with the plane `first`."""
+        _, x, y, z = _unravel(sites.flat, sites.shape)
+        place = (torch.div(x + first, 2, rounding_mode="floor") * self.shape[1] + y // 2) * self.shape[2] + z // 2
+        if self.flat is None:
+            return self.values.index_select(0, place)
+        if len(self.flat) == 0:
+            return self.values.new_zeros(len(place), self.values.shape[1])
+        row = torch.searchsorted(self.flat, place).clamp_(max=len(self.flat) - 1)
+        known = self.flat.index_select(0, row) == place
+        return self.values.index_select(0, row) * known[:, None]
+
+
 def _by_kernels(flat: Tensor) -> bool:
     return flat.device.type == "cpu"
 
