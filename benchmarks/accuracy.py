@@ -9,7 +9,8 @@ of the training itself (drawing of patches left out), `--steps` optimisation ste
 on two cores. Then it segments the test cases (accuracy_cases.py): held-out synthetic trees, and simulated scans of
 cerebral and pulmonary arteries and of the circle of Willis, with isotropic voxels and with slices 3 and 5 times as
 thick. No row is post-processed; a second table keeps the largest component of every row. The threshold is the row's
-usual one (0.5, or distance zero); the curve over thresholds is in the results.
+usual one (0.5, or distance zero); the curve over thresholds of trees is in the results. The ablation: `--steps 1000
+--rows ours no_bound no_coarse ...` (`accuracy_rows.rows` has all names).
 
 What was finished is kept in the results file (row, seed, budget, settings) and is not run again, trained weights are
 kept in the folder; `--table` runs nothing. Nobody notices if the code of the networks or the generator has changed
