@@ -1,7 +1,7 @@
 """Evaluation of the network on active voxels, plane by plane: the numbers of `VesselNet.forward`, without its volumes.
 
-Strategy. Of the finest level nothing is kept but the image and the field; of the others the stem's features, a
-sixteenth of what level 0 would take. Stems are computed in slabs of planes. The coarsest level, with 1/512 of the
+Strategy. Of the finest level nothing is kept but the image and the field; of the others the stem's features, with the
+usual width and levels less than three values for each voxel of level 0. Stems are computed in slabs of planes. The coarsest level, with 1/512 of the
 voxels (4 levels), is evaluated in one piece. Then each level is refined slab by slab: a slab prolongs the field above
 it, finds its active voxels, gathers their neighbours into matrix products (`sites`), and adds the corrections. Features
 are handed down as rows of active voxels alone. So beyond a few bytes for every voxel of the box, time and memory follow
@@ -28,7 +28,7 @@ from vesselsdf.prolongation import prolong
 from vesselsdf.scales import level_shape
 from vesselsdf.sites import Rows, Sites
 
-# Voxels of level 0 that a slab covers, and active voxels that are refined at a time: about 1 GB each.
+# Voxels of level 0 that a slab covers, and active voxels that are refined at a time.
 SLAB = 1 << 24
 SITES = 1 << 21
 # Planes that a slab has at least, or most of its work would be done in its margins.

@@ -103,7 +103,7 @@ class Rows:
     def at(self, sites: Sites, first: int) -> Tensor:
         """(m, C): of the voxels that sites of the next finer grid lie in, whose planes begin with the plane `first`."""
         _, x, y, z = _unravel(sites.flat, sites.shape)
-        place = (torch.div(x + first, 2, rounding_mode="floor") * self.shape[1] + y // 2) * self.shape[2] + z // 2
+        place = ((x + first) // 2 * self.shape[1] + y // 2) * self.shape[2] + z // 2
         if self.flat is None:
             return self.values.index_select(0, place)
         if len(self.flat) == 0:
