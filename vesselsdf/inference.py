@@ -1,11 +1,11 @@
 """Evaluation of the network on active voxels, plane by plane: the numbers of `VesselNet.forward`, without its volumes.
 
 Strategy. Of the finest level nothing is kept but the image and the field; of the others the stem's features, with the
-usual width and levels less than three values for each voxel of level 0. Stems are computed in slabs of planes. The coarsest level, with 1/512 of the
-voxels (4 levels), is evaluated in one piece. Then each level is refined slab by slab: a slab prolongs the field above
-it, finds its active voxels, gathers their neighbours into matrix products (`sites`), and adds the corrections. Features
-are handed down as rows of active voxels alone. So beyond a few bytes for every voxel of the box, time and memory follow
-the surface of the vessels.
+usual width and levels less than three values for each voxel of level 0. Stems are computed in slabs of planes. The
+coarsest level, with 1/512 of the voxels (4 levels), is evaluated in one piece. Then each level is refined slab by slab:
+a slab prolongs the field above it, finds its active voxels, gathers their neighbours into matrix products (`sites`),
+and adds the corrections. Features are handed down as rows of active voxels alone. So beyond a few bytes for every voxel
+of the box, time and memory follow the surface of the vessels.
 
 A slab begins and ends as many planes beyond its own as its values depend on, so that each of them is computed from the
 same neighbours as in one piece: fields differ from those of `forward` by rounding alone.
