@@ -171,9 +171,9 @@ def test_which_metric_sees_which_error(error, grid):
         if cell == "n/a":
             fine = math.isnan(value) and key in result["reasons"]
         elif cell == ".":
-            # Centrelines and radii of two masks agree to a tenth of a millimetre, a seventh of a voxel; thresholds at
+            # Centrelines and radii of two masks agree to a sixth of a voxel (0.7 mm); thresholds at
             # which small features of their fields begin and end to a third of a voxel.
-            loose = 0.01 if perfect else 0.25 if "bottleneck" in key else 0.4 if "wasserstein" in key else 0.1
+            loose = 0.01 if perfect else 0.25 if "bottleneck" in key else 0.4 if "wasserstein" in key else 0.12
             fine = abs(value - perfect) <= (0 if whole_number else loose)
         elif ".." in cell:
             least, most = cell.split("..")
