@@ -25,9 +25,9 @@ class NetworkSettings(Settings):
     """Number of resolution levels; the spacing doubles with each."""
     width: Annotated[int, Field(ge=2, le=128)] = 8
     """Channels of the stem at full resolution; all other widths follow from it."""
-    kappa: Positive = 0.9
+    kappa: Positive = 0.95
     """Bound of one refinement in units of the coarse spacing; must exceed what the operator's fields can need."""
-    operator: Literal["mean", "min", "sample"] = "mean"
+    operator: Literal["mean", "min", "sample"] = "sample"
     """Coarse-graining that makes the targets of the coarser levels."""
 
     @model_validator(mode="after")

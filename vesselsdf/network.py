@@ -64,7 +64,7 @@ class VesselNet(nn.Module):
     """
 
     def __init__(
-        self, levels: int = 4, width: int = 8, kappa: float = 0.9, needed: float = REFINEMENT_CONSTANT["mean"]
+        self, levels: int = 4, width: int = 8, kappa: float = 0.95, needed: float = REFINEMENT_CONSTANT["sample"]
     ) -> None:
         super().__init__()
         if levels < 2:
