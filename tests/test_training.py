@@ -110,7 +110,9 @@ def test_training_can_start_from_other_weights_of_the_same_shape(tmp_path):
     short = TINY | {"training": TINY["training"] | {"steps": 2}}
     first = train(parse_config(short, "here"), tmp_path / "first") / "model.safetensors"
     still = short["training"] | {"start": str(first), "learning_rate": 1e-12}
-    second = train(parse_config(short | {"training": still}, "here"), tmp_path / "second") / "model.safetensors"
+    averaging = TINY["network"] | {"operator": "mean", "kappa": 0.9}
+    changed = short | {"network": averaging, "training": still}
+    second = train(parse_config(changed, "here"), tmp_path / "second") / "model.safetensors"
     before, after = tensors(first), tensors(second)
     moved = [key for key in before if not np.allclose(before[key], after[key], atol=1e-5)]
     assert all("running" in key or "tracked" in key for key in moved)

@@ -77,13 +77,17 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
 
 
 def starting_weights(start: str, settings: NetworkSettings) -> dict[str, Tensor]:
-    """Weights to fine-tune: of the model at a path, or of the one named `general`; `InputError` if it does not fit."""
+    """Weights to fine-tune: of the model at a path, or of the one named `general`; `InputError` if they do not fit.
+
+    Only levels and width shape the weights; another operator or bound is something that fine-tuning learns.
+    """
     path = GENERAL if start == "general" else Path(start)
     model = load_model(path)
-    if model.config.network != settings:
-        old, new = model.config.network.model_dump(), settings.model_dump()
-        changed = ", ".join(f"{key} is {old[key]} there, {new[key]} here" for key in new if old[key] != new[key])
-        raise InputError(f"Training cannot start from {path}: network {changed}; leave the network's settings alone.")
+    old, new = model.config.network, settings
+    changed = [key for key in ("levels", "width") if getattr(old, key) != getattr(new, key)]
+    if changed:
+        differs = ", ".join(f"network.{key} is {getattr(old, key)} there, {getattr(new, key)} here" for key in changed)
+        raise InputError(f"Training cannot start from {path}: {differs}; set it as it is there.")
     return model.network.state_dict()
 
 
