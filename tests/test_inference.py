@@ -7,7 +7,8 @@ import torch
 from vesselsdf import inference
 from vesselsdf.checkpoint import GENERAL, load_model
 from vesselsdf.errors import RunError
-from vesselsdf.inference import estimate, predict
+from vesselsdf.inference import coarse_stem, estimate, predict, refined
+from vesselsdf.network import VesselNet
 from vesselsdf.synthesis.cases import synthetic_case
 
 CUBIC = np.zeros(4, np.float32)
@@ -27,6 +28,63 @@ def test_slabs_give_the_numbers_of_one_piece_but_for_rounding(busy_network, slab
     for a, b in zip(whole, found, strict=True):
         assert a.shape == b.shape
         assert (a - b).abs().max() <= 1e-10
+
+
+def restless_network(levels):
+    torch.manual_seed(levels)
+    network = VesselNet(levels, width=4)
+    torch.nn.init.constant_(network.coarsest.bias, 0.1)
+    for part in (network.coarsest, *(refinement.correction for refinement in network.refinements)):
+        torch.nn.init.normal_(part.weight, std=0.3)
+    return network.eval()
+
+
+def coarse_stem_in_blocks(network, image, edge):
+    """Every block's own part of the coarsest stem, from no more of the image than it needs."""
+    step, margin = 2 ** (network.levels - 1), inference.coarse_margin(network)
+    size = np.array(image.shape)
+    stem = np.zeros((*-(-size // step), network.stem_channels[-1]), np.float32)
+    for block in np.ndindex(*-(-size // edge)):
+        low = np.array(block) * edge
+        high, first = np.minimum(low + edge, size), np.maximum(low - margin, 0)
+        seen = image[tuple(map(slice, first, np.minimum(high + margin, size)))]
+        inner = tuple(map(slice, (low - first) // step, -(-(high - first) // step)))
+        stem[tuple(map(slice, low // step, -(-high // step)))] = coarse_stem(network, seen, CUBIC)[inner]
+    return stem
+
+
+def fields_of_block(network, image, stem, low, high):
+    step, margin, reach = 2 ** (network.levels - 1), inference.margin(network), inference.context_reach()
+    first, last = np.maximum(low - margin, 0), np.minimum(high + margin, image.shape)
+    begin = np.maximum(first // step - reach, 0)
+    around = stem[tuple(map(slice, begin, -(-last // step) + reach))]
+    seen = image[tuple(map(slice, first, last))]
+    fields = refined(network, seen, CUBIC, around, tuple((first // step - begin).tolist()))
+    for level, field in enumerate(fields):
+        yield field[tuple(map(slice, (low - first) // 2**level, -(-(high - first) // 2**level)))]
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 5])
+def test_blocks_have_the_bits_of_one_piece(levels):
+    network = restless_network(levels)
+    image = np.random.default_rng(levels).normal(size=(235, 41, 46)).astype(np.float32)
+    wholes = predict(network, image, 1.0, CUBIC)
+    stem = coarse_stem_in_blocks(network, image, edge=64)
+    for low, high in (((96, 0, 0), (128, 41, 32)), ((192, 32, 0), (235, 41, 46))):
+        parts = fields_of_block(network, image, stem, np.array(low), np.array(high))
+        for level, (whole, part) in enumerate(zip(wholes, parts, strict=True)):
+            step = 2**level
+            box = tuple(slice(first // step, -(-last // step)) for first, last in zip(low, high, strict=True))
+            assert np.array_equal(part, whole[box])
+
+
+def test_whatever_the_slabs_the_bits_are_the_same(busy_network):
+    image = np.random.default_rng(0).normal(size=(43, 70, 61)).astype(np.float32)
+    whole = predict(busy_network, image, 1.0, CUBIC)
+    assert all((np.abs(field) < 1).any() for field in whole)
+    for slab, most in ((1, 1 << 21), (40_000, 500)):
+        for a, b in zip(whole, predict(busy_network, image, 1.0, CUBIC, slab, most), strict=True):
+            assert np.array_equal(a, b)
 
 
 @SLABS

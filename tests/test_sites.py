@@ -9,12 +9,11 @@ from vesselsdf.sites import Sites
 
 @pytest.mark.parametrize(("shape", "share"), [((2, 9, 7, 5), 0.1), ((1, 3, 1, 2), 0.9), ((3, 1, 1, 40), 0.5)])
 def test_kernels_find_the_neighbours_that_tensors_find(shape, share, monkeypatch):
-    monkeypatch.setattr(sites, "DENSE_SHARE", 1.0)
     active = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < share
-    found = Sites.where(active)
+    found = Sites.where(active, dense=1.0)
     around = found.around()
     monkeypatch.setattr(sites, "_by_kernels", lambda flat: False)
-    expected = Sites.where(active)
+    expected = Sites.where(active, dense=1.0)
     assert len(found) == int(active.sum()) > 0
     assert torch.equal(found.table.long(), expected.table)
     assert torch.equal(around.long(), expected.around())

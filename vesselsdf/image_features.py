@@ -13,6 +13,8 @@ from vesselsdf.planes import by_kernels, in_threads
 # Voxels along the edge of a block of `local_contrast`, and the variance that is as good as none.
 BLOCK = 8
 FLAT = 1e-3
+# Voxels beside a cut in which local contrast differs from that of the whole volume.
+REACH = 3 * BLOCK
 
 # Voxels whose curvatures are computed at a time.
 SLAB = 1 << 21
@@ -34,7 +36,7 @@ class LocalContrast:
 
     Mean and deviation are those of 3 x 3 x 3 blocks of 8 voxels a side, prolonged linearly between the blocks' centres;
     at the border blocks are repeated. Blocks lie on the grid of the volume: a part of it that begins at a multiple of
-    8 has the same values, except within `3 * BLOCK` voxels of where it was cut.
+    8 has the same values, except within `REACH` voxels of where it was cut.
     """
 
     def __init__(self, image: Tensor) -> None:

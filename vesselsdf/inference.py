@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vesselsdf.errors import RunError
-from vesselsdf.image_features import LocalContrast, curvatures, even, shown
-from vesselsdf.network import VesselNet
+from vesselsdf.image_features import BLOCK, REACH, LocalContrast, curvatures, even, shown
+from vesselsdf.network import CONTEXT, VesselNet
 from vesselsdf.progress import track
 from vesselsdf.prolongation import prolong
 from vesselsdf.scales import level_shape
@@ -57,12 +57,9 @@ def predict(
     `slab`, `most`: voxels of level 0, and active voxels, that are handled at a time; the fields do not depend on them.
     The device is that of the network.
     """
-    device = next(network.parameters()).device
     network.eval()
-    volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None].to(device)
-    acquired = torch.from_numpy(acquisition)[None].to(device)
     with torch.inference_mode():
-        fields = _fields(network, volume, acquired, slab, most)
+        fields = _fields(network, *_tensors(network, image, acquisition), slab, most)
         for level, field in enumerate(fields):
             if not torch.isfinite(field).all():
                 raise RunError(
@@ -71,13 +68,107 @@ def predict(
         return [field.mul_(spacing)[0, 0].cpu().numpy() for field in fields]
 
 
+def coarse_stem(
+    network: VesselNet, image: Float[np.ndarray, "x y z"], acquisition: Float32[np.ndarray, "4"], slab: int = SLAB
+) -> Float32[np.ndarray, "cx cy cz c"]:
+    """Features that the coarsest level sees of an image.
+
+    Right at least as far as `coarse_margin` from where the image was cut out of a larger one, at a place that is a
+    multiple of `alignment`: there they are, bit for bit, those of the larger one.
+    """
+    network.eval()
+    with torch.inference_mode():
+        planes = _stems(network, *_tensors(network, image, acquisition), slab, network.levels - 1)[-1]
+        return planes(0, level_shape(image.shape, network.levels - 1)[0])[0].movedim(0, -1).cpu().numpy()
+
+
+def refined(
+    network: VesselNet,
+    image: Float[np.ndarray, "x y z"],
+    acquisition: Float32[np.ndarray, "4"],
+    coarse: Float32[np.ndarray, "cx cy cz c"],
+    before: tuple[int, int, int],
+    slab: int = SLAB,
+    most: int = SITES,
+) -> list[np.ndarray]:
+    """Fields of all levels of an image in working voxels, from the coarsest stem of a larger part around it.
+
+    `coarse`: reaches beyond the image, by `context_reach` voxels unless the volume ends before; `before`: how far, on
+    the lower sides. Right at least as far as `margin` from where the image was cut, on whole voxels of every level.
+    """
+    network.eval()
+    with torch.inference_mode():
+        volume, acquired = _tensors(network, image, acquisition)
+        stem = torch.from_numpy(coarse).to(volume.device)[None].movedim(-1, 1)
+        field, features = network.coarsest_field(stem)
+        shape = level_shape(image.shape, network.levels - 1)
+        x, y, z = (slice(low, low + n) for low, n in zip(before, shape, strict=True))
+        stems = _stems(network, volume, acquired, slab, network.levels - 2)
+        fields = _refined(network, stems, field[:, :, x, y, z], features[:, :, x, y, z], tuple(image.shape), slab, most)
+        return [field[0, 0].cpu().numpy() for field in fields]
+
+
+def alignment(network: VesselNet) -> int:
+    """Of what a place where volumes are cut has to be a multiple: of coarsest voxels and blocks of local contrast."""
+    return max(BLOCK, 2 ** (network.levels - 1))
+
+
+def coarse_margin(network: VesselNet) -> int:
+    """Voxels beside a cut, at the finest level, in which `coarse_stem` may be wrong; a multiple of `alignment`.
+
+    The stem of level `l` sees two voxels for its convolutions, and as many again for the curvatures before them or
+    what its finer stem sees: `2^(l+2)` voxels of level 0. Local contrast comes before all of them.
+    """
+    return _aligned(network, _stem_reach(network.levels - 1))
+
+
+def margin(network: VesselNet) -> int:
+    """Voxels beside a cut, at the finest level, in which `refined` may be wrong; a multiple of `alignment`.
+
+    From the finest level on: each level is refined from so many of its own voxels, `refinement_reach`, whose prolonged
+    field takes one more of the next coarser level; and each level's own stem has its reach.
+    """
+    wrong, reach = 0, 0
+    for level in range(network.levels - 1):
+        reach += network.refinement_reach(level)
+        wrong = max(wrong, reach * 2**level + _stem_reach(level))
+        reach = -(-reach // 2) + 1
+    return _aligned(network, max(wrong, reach * 2 ** (network.levels - 1)))
+
+
+def context_reach() -> int:
+    """Coarsest voxels that a value of the coarsest field depends on, to each side."""
+    return sum(2 * dilation for dilation in CONTEXT)
+
+
+def _stem_reach(level: int) -> int:
+    return (2 ** (level + 2) if level else 2) + REACH
+
+
+def _aligned(network: VesselNet, voxels: int) -> int:
+    return -(-voxels // alignment(network)) * alignment(network)
+
+
+def _tensors(network: VesselNet, image: np.ndarray, acquisition: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Image and acquisition as the network takes them."""
+    device = next(network.parameters()).device
+    volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    return volume.to(device), torch.from_numpy(acquisition)[None].to(device)
+
+
 def _fields(network: VesselNet, image: Tensor, acquired: Tensor, slab: int, most: int) -> list[Tensor]:
     """Fields of all levels in level-0 voxels, finest first."""
     size = tuple(image.shape[2:])
-    stems = _stems(network, image, acquired, slab)
-    coarsest = level_shape(size, network.levels - 1)
-    field, features = network.coarsest_field(stems.pop()(0, coarsest[0]))
-    rows = Rows(None, features.movedim(1, -1).reshape(-1, features.shape[1]), coarsest)
+    stems = _stems(network, image, acquired, slab, network.levels - 1)
+    field, features = network.coarsest_field(stems.pop()(0, level_shape(size, network.levels - 1)[0]))
+    return _refined(network, stems, field, features, size, slab, most)
+
+
+def _refined(
+    network: VesselNet, stems: list[Planes], field: Tensor, features: Tensor, size: tuple, slab: int, most: int
+) -> list[Tensor]:
+    """Fields of all levels, finest first, from the coarsest one; the stems are used up."""
+    rows = Rows(None, features.movedim(1, -1).reshape(-1, features.shape[1]), tuple(features.shape[2:]))
     fields = [field]
     for level in range(network.levels - 2, -1, -1):
         refine = _Refinement(network, level, stems.pop(), fields[-1], rows, level_shape(size, level), most)
@@ -88,19 +179,19 @@ def _fields(network: VesselNet, image: Tensor, acquired: Tensor, slab: int, most
     return fields[::-1]
 
 
-def _stems(network: VesselNet, image: Tensor, acquired: Tensor, slab: int) -> list[Planes]:
-    """Stem features of all levels; those of level 0 are computed whenever they are asked for."""
+def _stems(network: VesselNet, image: Tensor, acquired: Tensor, slab: int, last: int) -> list[Planes]:
+    """Stem features of levels up to the last one; those of level 0 are computed whenever they are asked for."""
     contrast = LocalContrast(image)
     stems: list[Planes] = [partial(_shown, contrast)]
     finer, n = contrast.planes, image.shape[2]
-    for level, stage in enumerate(network.stem, start=1):
+    for level, stage in enumerate(network.stem[:last], start=1):
         shape = level_shape(tuple(image.shape[2:]), level)
         features = image.new_empty(1, *shape, network.stem_channels[level]).movedim(-1, 1)
         coarser = image.new_empty(1, 1, *shape)
         for start, stop in track(list(_slabs(shape, slab >> 3)), f"stem {level}", unit="slab"):
             low, high = _grown(start, stop, 2, shape[0])  # for two convolutions
-            first, last = _grown(low, high, 2, shape[0])  # for the curvatures before them
-            contrast_here = F.avg_pool3d(even(finer(2 * first, min(2 * last, n))), 2)
+            first, final = _grown(low, high, 2, shape[0])  # for the curvatures before them
+            contrast_here = F.avg_pool3d(even(finer(2 * first, min(2 * final, n))), 2)
             curvature = curvatures(contrast_here)[:, :, low - first : high - first]
             made = stage(stems[-1](2 * low, min(2 * high, n)), curvature, acquired)
             features[:, :, start:stop] = made[:, :, start - low : stop - low]
@@ -126,7 +217,7 @@ class _Refinement:
         low, high = _grown(start, stop, self.network.refinement_reach(self.level), self.shape[0])
         base = self._prolonged(low, high)
         share = self.network.activity(self.level, base)
-        sites = Sites.where(share[:, 0] > 0)
+        sites = Sites.where(share[:, 0] > 0, dense=1.0)  # always gathered: the bits must not depend on the slab
         if len(sites) > self.most and stop - start > 1:
             middle = (start + stop) // 2
             self(start, middle)

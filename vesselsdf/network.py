@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vesselsdf import processes
-from vesselsdf.convolution import convolve
+from vesselsdf.convolution import convolve, linear
 from vesselsdf.image_features import curvatures, even, local_contrast, shown
 from vesselsdf.prolongation import prolong
 from vesselsdf.scales import REFINEMENT_CONSTANT, activity, bounds
@@ -40,6 +40,9 @@ SHOWN = 5
 
 # What is known of a scan besides its voxels: `Preprocessing.acquisition`.
 ACQUISITION = 4
+
+# How wide each pair of convolutions looks around at the coarsest level.
+CONTEXT = (1, 2)
 
 # The coarsest field starts out as "far outside", in units of h_L: nothing is active until the coarse level has learned
 # where vessels may be, so the first steps are cheap and the fine levels never train on everything.
@@ -77,7 +80,7 @@ class VesselNet(nn.Module):
         inputs = [SHOWN, *stem[1:]]
         self.entry = _Entry(SHOWN, stem[0])
         self.stem = nn.ModuleList([_StemLevel(inputs[level], inputs[level + 1]) for level in range(levels - 1)])
-        self.context = nn.Sequential(_Residual(stem[-1], 1), _Residual(stem[-1], 2))
+        self.context = nn.Sequential(*(_Residual(stem[-1], dilation) for dilation in CONTEXT))
         self.coarsest = nn.Conv3d(stem[-1], 1, 1)
         with torch.no_grad():
             self.coarsest.weight.zero_()
@@ -113,7 +116,7 @@ class VesselNet(nn.Module):
     def coarsest_field(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Field (level-0 voxels) and features of the coarsest level, from its stem features."""
         features = self.context(features)
-        return self.coarsest(features).float() * 2.0 ** (self.levels - 1), features
+        return convolve(features, self.coarsest.weight, self.coarsest.bias).float() * 2.0 ** (self.levels - 1), features
 
     def activity(self, level: int, prolonged: Tensor) -> Tensor:
         """Share of the bound in use at each voxel of `level`, in [0, 1]; zero where the voxel is not refined."""
@@ -239,11 +242,11 @@ class _Refinement(nn.Module):
 
     def forward(self, sites: Sites, share: Tensor, stem: Tensor, parent: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
         # Every set of features is damped by the activity, so that it fades to the zero outside without a jump.
-        rows = torch.cat([stem, self.reduce(parent), base.to(stem.dtype)], dim=1) * share
+        rows = torch.cat([stem, linear(parent, self.reduce.weight), base.to(stem.dtype)], dim=1) * share
         first = F.relu(self.norms[0](self.enter(sites, rows))) * share
         rows = F.relu(self.norms[1](self.inner[0](sites, first))) * share
         rows = F.relu(self.norms[2](self.inner[1](sites, rows)) + first) * share
-        return rows, self.correction(rows)
+        return rows, linear(rows, self.correction.weight, self.correction.bias)
 
 
 class _Entry(nn.Module):
@@ -288,7 +291,7 @@ class _StemLevel(nn.Module):
         if self.norm.training:
             return self.look(F.relu(self.norm(self.halve(features) + self.shape(curvature) + acquired)))
         scale, shift = self.norm.held()
-        halved = self.halve(features, scale, shift) + F.conv3d(curvature, _scaled(self.shape.weight, scale))
+        halved = self.halve(features, scale, shift) + convolve(curvature, _scaled(self.shape.weight, scale))
         return self.look(F.relu_(halved.add_(acquired * scale[:, None, None, None])))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vesselsdf.convolution import convolve
+from vesselsdf.convolution import FEWEST, convolve
 
 # Where more than this share of the voxels is active, the dense convolution is the faster of the two (measured on a CPU
 # for 8 to 48 channels: the break-even lies between 0.15 and 0.3).
@@ -33,12 +33,12 @@ class Sites:
     table: Tensor | None  # (n, 27) rows of the neighbours, n where a neighbour is not active; None: evaluate densely
 
     @classmethod
-    def where(cls, active: Tensor) -> "Sites":
-        """Sites of a boolean (B, x, y, z)."""
+    def where(cls, active: Tensor, dense: float = DENSE_SHARE) -> "Sites":
+        """Sites of a boolean (B, x, y, z); without a table where more than a share `dense` of the voxels is active."""
         shape = tuple(active.shape)
         flat = active.reshape(-1).nonzero()[:, 0]
         n = len(flat)
-        if n == 0 or n > DENSE_SHARE * active.numel():
+        if n == 0 or n > dense * active.numel():
             return cls(flat, shape, None)
         if _by_kernels(flat):
             from vesselsdf.site_kernels import neighbour_table
@@ -174,8 +174,11 @@ def _weight_gradient(rows: Tensor, weight: Tensor, table: Tensor, gradient: Tens
 
 def _gathered_product(rows: Tensor, weight: Tensor, table: Tensor) -> Tensor:
     """(m, C), (27, C, D), (n, 27) -> (n, D)."""
+    n = len(table)
+    if n < FEWEST:
+        return _gathered_product(rows, weight, F.pad(table, (0, 0, 0, FEWEST - n)))[:n]
     matrix = weight.reshape(-1, weight.shape[2])
-    product = rows.new_empty(len(table), weight.shape[2])
+    product = rows.new_empty(n, weight.shape[2])
     for piece, columns in _columns(rows, table):
         torch.mm(columns, matrix, out=product[piece])
     return product
@@ -186,7 +189,9 @@ def _columns(rows: Tensor, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
     A piece fits the cache of a CPU, which makes this twice as fast as all at once, and bounds the memory.
     """
-    size = max(1, (CPU_PIECE if rows.device.type == "cpu" else GPU_PIECE) // (27 * rows.shape[1]))
+    size = max(2 * FEWEST, (CPU_PIECE if rows.device.type == "cpu" else GPU_PIECE) // (27 * rows.shape[1]))
+    while len(table) > FEWEST and 0 < len(table) % size < FEWEST:
+        size += 1
     buffer = rows.new_empty(min(size, len(table)) * 27, rows.shape[1])
     for start in range(0, len(table), size):
         piece = slice(start, min(start + size, len(table)))
