@@ -13,8 +13,9 @@ from vesselsdf.planes import by_kernels, in_threads
 # Voxels along the edge of a block of `local_contrast`, and the variance that is as good as none.
 BLOCK = 8
 FLAT = 1e-3
-# Voxels beside a cut in which local contrast differs from that of the whole volume.
-REACH = 3 * BLOCK
+# Voxels beside a cut in which local contrast differs from that of the whole volume: the first block's mean lacks the
+# block before it, and is prolonged up to the centre of the second one.
+REACH = 3 * BLOCK // 2
 
 # Voxels whose curvatures are computed at a time.
 SLAB = 1 << 21
