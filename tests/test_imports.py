@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vesselsdf"
 ORDER = """
     constants errors compiled files progress streams vtk_xml resampling marching
     volume itk dicom formats
-    distance scales
+    distance scales field_store
     topology.betti
     synthesis
     config preprocessing
