@@ -5,15 +5,15 @@ Level `l` of a field `phi` is read back as `f_l`, which the next coarser one and
     f_l = U f_(l+1) + q r_l,        at the coarsest level f_L = q r_L,
 
 with `U` the trilinear prolongation and `q` a power of two, an eighth of `max_error` or less. The numbers are int32
-arrays `0`, `1`, ...; they are zero, and take no space, where the coarser level prolonged tells on which side of the wall
-a voxel lies, and the field to `max_error`, or near the wall (within two voxels of the level) to `q`. Elsewhere they round
-to the nearest multiple; or, where that would lie across the wall, to the nearest on the same side.
+arrays `0`, `1`, ...; they are zero, and take no space, where the coarser level prolonged tells on which side of the
+wall a voxel lies, and the field to `max_error`, or near the wall (within two voxels of the level) to `q`. Elsewhere
+they round to the nearest multiple; or, where that would lie across the wall, to the nearest on the same side.
 
 **So at every level** `|f_l - phi_l| <= max_error`, near the wall `<= q`, **and** `f_l <= 0` **exactly where** `phi_l <=
 0`: all topology is that of the written fields. *Proof.* Errors do not add up, as `r_l` corrects `f_(l+1)` as it is read
-back. Where `r_l` is zero by choice, all holds by the condition for it. Otherwise the nearest multiple is off by `q / 2`,
-and both neighbours of `phi_l` among `U f_(l+1) + q Z` by less than `q`: the lower one is `<= 0` if `phi_l` is, the upper
-one `> 0` if `phi_l` is. (The sign is exact, the error up to float32's rounding of `f_l`, which readers repeat.)
+back. Where `r_l` is zero by choice, all holds by the condition for it. Otherwise the nearest multiple is off by `q /
+2`, and both neighbours of `phi_l` among `U f_(l+1) + q Z` by less than `q`: the lower one is `<= 0` if `phi_l` is, the
+upper one `> 0` if `phi_l` is. (The sign is exact, the error up to float32's rounding of `f_l`, which readers repeat.)
 
 `f_l` at a voxel depends on the fields within two voxels at every level, so blocks may be written by anybody in any
 order. The idea is the Laplacian pyramid's (Burt and Adelson 1983), with the corrections of the network as its details.
