@@ -1,5 +1,6 @@
 """From a volume to what the network sees: one code path for training and inference, stored in every checkpoint."""
 
+import math
 from typing import Annotated
 
 import numpy as np
@@ -55,6 +56,44 @@ class Preprocessing(BaseModel):
         return np.append(edges, float(self.window_of(volume) is not None)).astype(np.float32)
 
 
+class Scale(BaseModel):
+    """Of intensities: a window, or the centre and spread of the tissue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: tuple[float, float] | None = None
+    centre: float = 0.0
+    spread: float = 1.0
+
+    def __call__(self, image: Num[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+        """Intensities on a scale of order one, float32; see `normalise`."""
+        image = image.astype(np.float32, copy=False)
+        if self.window is not None:
+            lower, upper = self.window
+            return np.clip((image - lower) * np.float32(2 / (upper - lower)) - 1, -2, 3)
+        return np.arcsinh((image - np.float32(self.centre)) / np.float32(self.spread))
+
+    @classmethod
+    def of_tissue(cls, sample: Num[np.ndarray, " n"], lowest: float) -> "Scale":
+        """From evenly spread voxels of an image (`sample_stride`), and its lowest value."""
+        foreground = sample[sample > lowest]
+        if len(foreground) < ZEROED * len(sample):
+            # Everything but bright structures was set to zero: they alone carry intensities.
+            spread = (float(np.median(foreground)) - lowest) / VESSEL_LEVEL if len(foreground) else 1.0
+            return cls(centre=lowest, spread=max(spread, 1e-6))
+        low, median, high = np.quantile(foreground, [0.1, 0.5, 0.9])
+        return cls(centre=float(median), spread=max(float(high - low) / 2, 1e-6))
+
+
+def sample_stride(shape: tuple[int, ...]) -> int:
+    """Every how many voxels of a flattened image of `shape` statistics look at one."""
+    # No divisor of an axis, so that the sample does not run along planes of the grid.
+    stride = max(1, math.prod(shape) // STATISTICS_SAMPLE)
+    while stride > 1 and any(size % stride == 0 for size in shape):
+        stride += 1
+    return stride
+
+
 def normalise(image: Num[np.ndarray, "x y z"], window: tuple[float, float] | None) -> Float[np.ndarray, "x y z"]:
     """Intensities on a scale of order one, float32.
 
@@ -63,24 +102,7 @@ def normalise(image: Num[np.ndarray, "x y z"], window: tuple[float, float] | Non
     over voxels above the minimum, so that a zeroed or padded background does not count. The arcsinh is linear near the
     tissue and keeps the order of the brightest voxels without letting them dominate.
     """
-    image = image.astype(np.float32, copy=False)
     if window is not None:
-        lower, upper = window
-        return np.clip((image - lower) * np.float32(2 / (upper - lower)) - 1, -2, 3)
-    centre, scale = _robust_scale(image)
-    return np.arcsinh((image - np.float32(centre)) / np.float32(scale))
-
-
-def _robust_scale(image: np.ndarray) -> tuple[float, float]:
-    # A prime stride, so that the sample does not run along planes of the grid.
-    stride = max(1, image.size // STATISTICS_SAMPLE)
-    while stride > 1 and any(size % stride == 0 for size in image.shape):
-        stride += 1
-    sample = image.ravel()[::stride]
-    lowest = float(image.min())
-    foreground = sample[sample > lowest]
-    if len(foreground) < ZEROED * len(sample):
-        # Everything but bright structures was set to zero: they alone carry intensities.
-        return lowest, max((float(np.median(foreground)) - lowest) / VESSEL_LEVEL, 1e-6) if len(foreground) else 1.0
-    low, median, high = np.quantile(foreground, [0.1, 0.5, 0.9])
-    return float(median), max(float(high - low) / 2, 1e-6)
+        return Scale(window=window)(image)
+    image = image.astype(np.float32, copy=False)
+    return Scale.of_tissue(image.ravel()[:: sample_stride(image.shape)], float(image.min()))(image)

@@ -5,6 +5,8 @@ of source planes, two for interpolation and a few more for averaging. The axes a
 slab, the one that shrinks the array most first. Any other grid goes to `scipy.ndimage.affine_transform`.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -49,6 +51,31 @@ def regrid(
     return result
 
 
+def regrid_part(
+    read: Callable[[tuple[slice, ...]], np.ndarray],
+    source_shape: tuple[int, ...],
+    index_map: Float[np.ndarray, "4 4"],
+    shape: tuple[int, ...],
+    box: tuple[slice, ...],
+    widths: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> np.ndarray:
+    """The box of what `regrid` would make (trilinear, axes alike), from as much of the source as that needs.
+
+    `read`: gives a box of the source, of `source_shape`, in C order; `index_map` must be diagonal. Bit for bit the same
+    whatever the box.
+    """
+    steps, shifts = index_map.diagonal()[:3], index_map[:3, 3]
+    taps, first, last = [], [], []
+    for step, shift, part, n, width in zip(steps, shifts, box, source_shape, widths, strict=True):
+        index, weights = _taps(step * np.arange(part.start, part.stop) + shift, n, 1, width)
+        first.append(int(index.min()))
+        last.append(int(index.max()) + 1)
+        taps.append((index - first[-1], weights))
+    source = np.ascontiguousarray(read(tuple(map(slice, first, last))))
+    sequence = sorted(range(3), key=lambda axis: shape[axis] / source_shape[axis])
+    return _separable(source, taps, 1, sequence)
+
+
 def _taps(place: Float[np.ndarray, " m"], n: int, order: int, width: float) -> Taps:
     """Source planes (m, k) and their weights (m, k) for target planes at `place` of an axis of `n` source planes."""
     whole = width <= 0 and bool((np.abs(place - np.rint(place)) < 1e-10).all())  # crops, flips: no arithmetic
@@ -75,13 +102,14 @@ def _hat_integral(x: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "m k"]:
     return np.where(x < 0, 0.5 * (1 + x) ** 2, 1 - 0.5 * (1 - x) ** 2)
 
 
-def _separable(array: np.ndarray, taps: list[Taps], order: int) -> np.ndarray:
+def _separable(array: np.ndarray, taps: list[Taps], order: int, sequence: list[int] | None = None) -> np.ndarray:
     # Nibabel's arrays are in Fortran order: work on the transpose, so that the last axis is contiguous in memory.
     axes = np.argsort([-abs(stride) for stride in array.strides], kind="stable")
     array = array.transpose(axes)
     taps = [taps[axis] for axis in axes]
     dtype = array.dtype if order == 0 or array.dtype == np.float64 else np.dtype(np.float32)
-    sequence = sorted(range(3), key=lambda axis: len(taps[axis][0]) / array.shape[axis])
+    if sequence is None:
+        sequence = sorted(range(3), key=lambda axis: len(taps[axis][0]) / array.shape[axis])
     for axis in sequence:
         array = _weighted_planes(array, *taps[axis], axis, dtype)
     return array.transpose(np.argsort(axes))

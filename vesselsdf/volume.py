@@ -318,18 +318,25 @@ def isotropic(volume: Volume, spacing: float | int) -> Volume:
     >>> isotropic(thick, 0.5).shape, isotropic(thick, 1.0).shape
     ((8, 8, 12), (4, 4, 6))
     """
+    index_map, shape, widths = isotropic_grid(volume.shape, volume.spacing, spacing)
+    return Volume(regrid(volume.array, index_map, shape, widths=widths), volume.affine @ index_map)
+
+
+def isotropic_grid(
+    shape: tuple[int, int, int], edges: tuple[float, float, float], spacing: float | int
+) -> tuple[Float[np.ndarray, "4 4"], tuple[int, int, int], tuple[float, float, float]]:
+    """The grid of `isotropic` for voxels of some `edges`: index map to theirs, shape, widths of the boxes averaged."""
     if not (np.isfinite(spacing) and spacing > 0):
         raise InputError(f"the working spacing is {spacing} mm: give a positive number")
-    ratios = np.array(volume.spacing) / spacing
+    ratios = np.array(edges) / spacing
     # The thousandth of a voxel keeps rounding errors of the header from adding a plane.
-    x, y, z = np.maximum(1, np.ceil(np.array(volume.shape) * ratios - 1e-3)).astype(int).tolist()
+    x, y, z = np.maximum(1, np.ceil(np.array(shape) * ratios - 1e-3)).astype(int).tolist()
     steps = 1 / ratios
     index_map = np.diag([*steps, 1.0])
     index_map[:3, 3] = steps / 2 - 0.5
     widths = np.sqrt(np.maximum(0.0, steps**2 - 1.0))
     widths[widths < 0.05] = 0.0
-    array = regrid(volume.array, index_map, (x, y, z), widths=(float(widths[0]), float(widths[1]), float(widths[2])))
-    return Volume(array, volume.affine @ index_map)
+    return index_map, (x, y, z), (float(widths[0]), float(widths[1]), float(widths[2]))
 
 
 def facts(volume: Volume, path: str | Path) -> dict[str, Any]:
