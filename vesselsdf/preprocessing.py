@@ -52,8 +52,13 @@ class Preprocessing(BaseModel):
         log2 of how much longer the voxels are along each axis than along their finest (0, 0, 2: slices four times as
         thick as pixels are wide), and whether intensities are on the scale of a window (1) or of the tissue (0).
         """
-        edges = np.log2(np.array(volume.spacing) / min(volume.spacing))
-        return np.append(edges, float(self.window_of(volume) is not None)).astype(np.float32)
+        return acquisition(volume.spacing, self.window_of(volume) is not None)
+
+
+def acquisition(edges: tuple[float, float, float], windowed: bool) -> Float32[np.ndarray, "4"]:
+    """`Preprocessing.acquisition` of voxels with these edges, whose intensities are on the scale of a window or not."""
+    longer = np.log2(np.array(edges) / min(edges))
+    return np.append(longer, float(windowed)).astype(np.float32)
 
 
 class Scale(BaseModel):

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import RLock
 from typing import TypeVar
 
 _shown: ContextVar[bool] = ContextVar("progress_shown", default=False)
 Item = TypeVar("Item")
+_lock = RLock()
 
 
 @contextmanager
@@ -23,6 +25,8 @@ def track(items: Iterable[Item], description: str, total: int | None = None, uni
     """Iterate over `items` behind a progress bar that leaves no line when it ends; returns the `tqdm` bar."""
     from tqdm import tqdm
 
+    # By itself tqdm makes a lock between processes, too, which one that is killed leaves behind.
+    tqdm.set_lock(_lock)
     return tqdm(
         items, desc=description, total=total, unit=unit, initial=initial, leave=False, disable=not _shown.get(),
         dynamic_ncols=True,

@@ -1,0 +1,169 @@
+"""Reconstruction in blocks: the same whatever the blocks and the workers, and after every kind of accident."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vesselsdf.api import reconstruct_with
+from vesselsdf.blockwise import executors
+from vesselsdf.blockwise.plan import Plan, mark
+from vesselsdf.blockwise.run import make_plan, reconstruct_in_blocks, tidy
+from vesselsdf.checkpoint import GENERAL, load_model
+from vesselsdf.errors import InputError, RunError
+from vesselsdf.field_store import FieldStore
+from vesselsdf.synthesis.cases import synthetic_case
+from vesselsdf.topology.betti import betti_numbers
+from vesselsdf.volume import Volume
+from vesselsdf.zarr_volume import open_volume, write_volume
+
+TURNED = np.array([[0.0, -0.5, 0, 7], [0.5, 0, 0, -3], [0, 0, -1.0, 2], [0, 0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    """An MR scan of 90 x 70 voxels and 22 slices twice as thick."""
+    image = synthetic_case(11, (90, 70, 44), (0.5,) * 3, "mr").image.array
+    path = tmp_path_factory.mktemp("scan") / "scan.zarr"
+    write_volume(Volume(image.reshape(90, 70, 22, 2).mean(axis=3), TURNED), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(scan):
+    volume = open_volume(scan)
+    image = volume.read(tuple(slice(n) for n in volume.shape))
+    return reconstruct_with(load_model(GENERAL), Volume(image, volume.affine))
+
+
+def found(folder):
+    store = FieldStore.open(folder / "sdf.zarr")
+    return [store.read(level) for level in range(store.levels)]
+
+
+@pytest.fixture(scope="module")
+def in_blocks(scan, tmp_path_factory):
+    """Fields and report of blocks of 40 voxels, one after the other."""
+    folder = tmp_path_factory.mktemp("serial")
+    report = reconstruct_in_blocks(make_plan(scan, block=40), folder)
+    return found(folder), report
+
+
+def test_they_are_those_of_one_piece(whole, in_blocks, scan, tmp_path):
+    fields, report = in_blocks
+    assert report["betti"] == betti_numbers(whole.levels[0] <= 0)
+    for field, expected in zip(fields, whole.levels, strict=True):
+        assert np.array_equal(field <= 0, expected <= 0)
+        assert np.abs(field - expected).max() <= 0.5 / 8
+    assert np.allclose(make_plan(scan).affine, whole.affine)
+
+
+@pytest.mark.parametrize(
+    ("block", "executor"),
+    [(64, executors.serial()), (56, executors.processes(2)), (40, executors.part(2, 3))],
+    ids=["serial", "processes", "part"],
+)
+def test_blocks_and_workers_make_no_difference(scan, in_blocks, tmp_path, block, executor):
+    report = reconstruct_in_blocks(make_plan(scan, block=block), tmp_path, executor)
+    assert report == in_blocks[1]
+    for field, expected in zip(found(tmp_path), in_blocks[0], strict=True):
+        assert np.array_equal(field, expected)
+    mask = open_volume(tmp_path / "vessels.zarr")
+    assert np.array_equal(mask.read(tuple(slice(n) for n in mask.shape)), in_blocks[0][0] <= 0)
+    tidy(tmp_path)
+    assert not (tmp_path / "work").exists()
+
+
+def test_on_a_dask_cluster(scan, in_blocks, tmp_path):
+    pytest.importorskip("distributed")
+    assert reconstruct_in_blocks(make_plan(scan, block=40), tmp_path, executors.dask(None, 2)) == in_blocks[1]
+    for field, expected in zip(found(tmp_path), in_blocks[0], strict=True):
+        assert np.array_equal(field, expected)
+
+
+def command(scan, folder, *more):
+    return [sys.executable, "-m", "vesselsdf.cli", "blocks", str(scan), "-o", str(folder), "--block", "40", *more]
+
+
+def waited_for(condition, seconds=90.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(0.02)
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(scan, in_blocks, tmp_path):
+    with subprocess.Popen(command(scan, tmp_path), stderr=subprocess.DEVNULL) as process:
+        waited_for(lambda: len(list(tmp_path.glob("work/field/*.npz"))) >= 2)
+        process.kill()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*.npz")}
+    assert not (tmp_path / "topology.json").exists()
+    assert reconstruct_in_blocks(make_plan(scan, block=40), tmp_path) == in_blocks[1]
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items()), "nothing is done twice"
+    for field, expected in zip(found(tmp_path), in_blocks[0], strict=True):
+        assert np.array_equal(field, expected)
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_a_sentence(scan, in_blocks, tmp_path):
+    with subprocess.Popen(command(scan, tmp_path, "--workers", "2"), stderr=subprocess.PIPE, text=True) as process:
+        waited_for(lambda: len(list(tmp_path.glob("work/survey/*.npz"))) >= 1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        commands = {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in children}
+        os.kill(next(child for child, line in commands.items() if "spawn_main" in line), signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert said.startswith("vesselsdf: A worker was killed")
+    assert "Traceback" not in said
+    assert reconstruct_in_blocks(make_plan(scan, block=40), tmp_path) == in_blocks[1]
+
+
+def test_a_disk_that_is_full_ends_the_run_with_a_sentence(scan, in_blocks, tmp_path):
+    def no_more_than_a_little():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+    process = subprocess.run(
+        command(scan, tmp_path), stderr=subprocess.PIPE, text=True, preexec_fn=no_more_than_a_little, check=False
+    )
+    assert process.returncode == 3
+    assert "could not be written" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert reconstruct_in_blocks(make_plan(scan, block=40), tmp_path) == in_blocks[1]
+
+
+def test_another_run_is_not_mixed_in(scan, tmp_path):
+    make_plan(scan, block=40).save(tmp_path)
+    assert Plan.load(tmp_path) == make_plan(scan, block=40)
+    with pytest.raises(InputError, match="block 40 instead of 48"):
+        reconstruct_in_blocks(make_plan(scan, block=48), tmp_path)
+
+
+@pytest.mark.parametrize("block", [0, 12, -8])
+def test_blocks_that_would_cut_coarse_voxels_are_refused(scan, block):
+    with pytest.raises(InputError, match="multiple of 8"):
+        make_plan(scan, block=block)
+
+
+def test_summaries_are_merged_two_along_each_axis(scan):
+    plan = make_plan(scan, block=16)
+    assert plan.grid == (6, 5, 3)
+    assert plan.phases()[-3:] == ["merge-1", "merge-2", "merge-3"]
+    assert plan.blocks("merge-3") == [(0, 0, 0)]
+    assert plan.parts("merge-1", (2, 2, 1)) == [("field", (4, 4, 2)), ("field", (5, 4, 2))]
+    for phase in ("merge-1", "merge-2", "merge-3"):
+        taken = [part for block in plan.blocks(phase) for part in plan.parts(phase, block)]
+        before = plan.phases()[plan.phases().index(phase) - 1]
+        assert sorted(taken) == [(before, block) for block in plan.blocks(before)]
+    assert mark(Path("a"), "field", (0, 1, 2)).name == "0_1_2.npz"
+
+
+def test_without_any_vessel_it_says_so(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(40, 40, 40)).astype(np.float32)
+    write_volume(Volume(noise, np.eye(4)), tmp_path / "noise.zarr")
+    with pytest.raises(RunError, match="no vessel was found"):
+        reconstruct_in_blocks(make_plan(tmp_path / "noise.zarr", block=32), tmp_path / "result")

@@ -1,0 +1,86 @@
+"""Reconstruction of a volume that fits into no memory, in blocks: phase after phase, by any executor."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vesselsdf.blockwise.executors import Executor, serial, undone
+from vesselsdf.blockwise.plan import Plan
+from vesselsdf.blockwise.tasks import FIELDS, MASK, prepare, summary
+from vesselsdf.checkpoint import GENERAL, load_model
+from vesselsdf.errors import InputError, RunError
+from vesselsdf.field_store import ERROR
+from vesselsdf.files import remove_partial, write_json
+from vesselsdf.inference import alignment
+from vesselsdf.reconstruction import file_hash, versions
+from vesselsdf.topology import blocks
+from vesselsdf.volume import isotropic_grid
+from vesselsdf.zarr_volume import open_volume
+
+BLOCK = 256
+
+
+def make_plan(
+    scan: str | Path,
+    checkpoint: str | Path | None = None,
+    spacing: tuple[float, float, float] | None = None,
+    block: int = BLOCK,
+    max_error: float | None = None,
+) -> Plan:
+    """What reconstructing a scan in blocks of `block` working voxels consists of.
+
+    `scan`: OME-Zarr, or a plain Zarr array with its `spacing` (mm). `max_error`: of the fields that are kept, mm; by
+    default an eighth of a voxel (a 64th near the wall). Raises `InputError` for what cannot be used.
+    """
+    volume, path = open_volume(scan, spacing), Path(checkpoint or GENERAL).resolve()
+    model = load_model(path)
+    step = alignment(model.network)
+    if block < step or block % step:
+        raise InputError(f"--block is {block}: give a multiple of {step}.")
+    working = model.preprocessing.spacing or float(min(volume.spacing))
+    index_map, shape, _ = isotropic_grid(volume.shape, volume.spacing, working)
+    affine = volume.affine @ index_map
+    return Plan(
+        source=str(Path(scan).resolve()), source_spacing=spacing, checkpoint=str(path),
+        checkpoint_sha256=file_hash(path), spacing=working, shape=shape,
+        affine=tuple(tuple(row) for row in affine.tolist()), block=block, levels=model.network.levels,
+        max_error=max_error or ERROR * working,
+    )  # fmt: skip
+
+
+def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | None = None) -> dict[str, Any]:
+    """Field, mask and topology of a scan, written to a folder; returns the report that `topology.json` holds.
+
+    A run that ended early, for whatever reason, goes on where it was; blocks, executors and order make no difference.
+    """
+    folder = Path(folder)
+    plan.save(folder)
+    prepare(folder, plan)
+    with executor or serial() as execute:
+        for phase in plan.phases():
+            if tasks := undone(folder, [(phase, block) for block in plan.blocks(phase)]):
+                execute(folder, tasks)
+    last = summary(folder, plan.phases()[-1], (0, 0, 0))
+    betti = blocks.result(last, plan.shape)
+    if betti[0] == 0:
+        raise RunError(
+            f"In {plan.source} no vessel was found: the network was trained on images that look different; check its "
+            "spacing and intensities, or train on cases like it."
+        )
+    report = {
+        "connectivity": "26 for vessels, 6 for background",
+        "shape": plan.shape,
+        "spacing": plan.spacing,
+        "betti": betti,
+    }
+    write_json(folder / "topology.json", report)
+    write_json(folder / "run.json", plan.model_dump() | {"fields": FIELDS, "mask": MASK} | versions())
+    return report
+
+
+def tidy(folder: str | Path) -> None:
+    """Remove what only an unfinished run needs."""
+    folder = Path(folder)
+    if (folder / "run.json").is_file():
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        remove_partial(folder)

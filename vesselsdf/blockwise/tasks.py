@@ -1,0 +1,188 @@
+"""One task of a blockwise reconstruction: a function of the folder, the phase and the block, and nothing else.
+
+- `survey`: reads a block of the scan; keeps its lowest values and the voxels that set the intensity scale.
+- `stem`: what the coarsest level sees of a block. Its halo is that of the stems.
+- `field`: the fields of a block, refined from the coarsest stems of a wider part: written, with the mask, and the
+  topology of the block summed up (`topology.blocks`).
+- `merge-1`, `merge-2`, ...: the summaries of two blocks along each axis, until there is one.
+
+Fields have the bits of those of one piece (`inference`), so whatever the blocks, all that follows is the same.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vesselsdf.blockwise.plan import MERGING, Block, Plan, mark
+from vesselsdf.checkpoint import Model, load_model
+from vesselsdf.errors import RunError
+from vesselsdf.field_store import FieldStore
+from vesselsdf.files import atomic_path
+from vesselsdf.inference import coarse_margin, coarse_stem, context_reach, margin, refined
+from vesselsdf.preprocessing import FAT, SOFT_TISSUE, Scale, acquisition, sample_stride
+from vesselsdf.resampling import regrid_part
+from vesselsdf.scales import level_shape
+from vesselsdf.topology import blocks
+from vesselsdf.volume import isotropic_grid
+from vesselsdf.zarr_volume import ZarrVolume, create_volume, open_volume
+
+FIELDS, MASK, STEM = "sdf.zarr", "vessels.zarr", "work/stem.zarr"
+
+
+def run_task(folder: str | Path, phase: str, block: Block) -> None:
+    """Do one task unless it is done. Raises `RunError` where the disk is full or a file cannot be written."""
+    folder = Path(folder)
+    done = mark(folder, phase, block)
+    if done.is_file():
+        return
+    plan = Plan.load(folder)
+    name = phase.split("-")[0]
+    try:
+        found = TASKS[name](folder, plan, block) if name != MERGING else merge(folder, plan, phase, block)
+        with atomic_path(done) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **found)
+    except OSError as error:
+        raise RunError(
+            f"Block {block} could not be written to {folder} ({error.strerror or error}): make room there, then give "
+            "the same command again; what is finished is kept."
+        ) from error
+
+
+def prepare(folder: Path, plan: Plan) -> None:
+    """Make the empty stores that tasks write into, unless they are there."""
+    model = loaded(plan.checkpoint)
+    if not (folder / FIELDS / "zarr.json").is_file():
+        FieldStore.create(folder / FIELDS, plan.shape, np.array(plan.affine), plan.levels, plan.max_error, plan.block)
+    if not (folder / MASK / "zarr.json").is_file():
+        create_volume(folder / MASK, plan.shape, np.array(plan.affine), "uint8", plan.block)
+    if not (folder / STEM / "zarr.json").is_file():
+        import zarr
+
+        edge, channels = plan.block >> (plan.levels - 1), model.network.stem_channels[-1]
+        zarr.create_array(
+            str(folder / STEM), shape=(*level_shape(plan.shape, plan.levels - 1), channels), dtype="float32",
+            chunks=(edge, edge, edge, channels), fill_value=0.0,
+        )  # fmt: skip
+
+
+def survey(folder: Path, plan: Plan, block: Block) -> dict[str, Any]:
+    """Lowest value of the scan and of the working grid in a block, and the sample for the intensity scale."""
+    low, high = plan.box(block)
+    image, lowest = _working(plan, low, high)
+    stride = sample_stride(plan.shape)
+    _, ny, nz = plan.shape
+    rows = (np.arange(low[0], high[0])[:, None] * ny + np.arange(low[1], high[1])) * nz + low[2]
+    first = -rows % stride
+    place = first[..., None] + stride * np.arange(-(-image.shape[2] // stride))
+    inside = place < image.shape[2]
+    sample = np.take_along_axis(image, np.where(inside, place, 0), axis=2)[inside]
+    return {"lowest_of_scan": lowest, "lowest": image.min(), "sample": sample}
+
+
+def stem(folder: Path, plan: Plan, block: Block) -> dict[str, Any]:
+    """Features of the coarsest stem of a block, into the store of stems."""
+    model, step = loaded(plan.checkpoint), 2 ** (plan.levels - 1)
+    low, high = plan.box(block)
+    first, last = _grown(plan, low, high, coarse_margin(model.network))
+    features = coarse_stem(model.network, *_seen(str(folder), first, last))
+    inner = tuple(map(slice, (low - first) // step, -(-(high - first) // step)))
+    _opened(folder / STEM)[tuple(map(slice, low // step, -(-high // step)))] = features[inner]
+    return {}
+
+
+def field(folder: Path, plan: Plan, block: Block) -> dict[str, Any]:
+    """Fields and mask of a block, into their stores; the summary of its topology."""
+    model, step = loaded(plan.checkpoint), 2 ** (plan.levels - 1)
+    low, high = plan.box(block)
+    first, last = _grown(plan, low, high, margin(model.network))
+    begin = np.maximum(first // step - context_reach(), 0)
+    coarse = _opened(folder / STEM)[tuple(map(slice, begin, -(-last // step) + context_reach()))]
+    image, acquired = _seen(str(folder), first, last)
+    fields = refined(model.network, image, acquired, coarse, tuple((first // step - begin).tolist()))
+    shift = np.float32(model.preprocessing.threshold * plan.spacing)
+    fields = [level * np.float32(plan.spacing) - shift for level in fields]
+    FieldStore.open(folder / FIELDS).write(fields, low, high, first)
+    mask = fields[0][tuple(map(slice, low - first, high - first))] <= 0
+    _opened(folder / MASK / "0")[tuple(map(slice, low, high))] = mask.astype(np.uint8)
+    return blocks.partial(mask, low.tolist()).arrays()
+
+
+def merge(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
+    """The summary of two blocks of the phase before along each axis."""
+    return functools.reduce(
+        blocks.merge, (summary(folder, *part) for part in plan.parts(phase, block)), blocks.EMPTY
+    ).arrays()
+
+
+TASKS = {"survey": survey, "stem": stem, "field": field}
+
+
+def summary(folder: Path, phase: str, block: Block) -> blocks.Summary:
+    """The summary that a task left."""
+    with np.load(mark(folder, phase, block), allow_pickle=False) as found:
+        return blocks.Summary.from_arrays(found)
+
+
+@functools.lru_cache(maxsize=1)
+def loaded(checkpoint: str) -> Model:
+    """The model, read once by each process."""
+    return load_model(Path(checkpoint))
+
+
+@functools.lru_cache(maxsize=1)
+def scale_of(folder: str) -> Scale:
+    """The intensity scale of the whole scan, from the surveys of all blocks."""
+    plan = Plan.load(Path(folder))
+    settings = loaded(plan.checkpoint).preprocessing
+    surveys = []
+    for block in plan.blocks("survey"):
+        with np.load(mark(Path(folder), "survey", block), allow_pickle=False) as found:
+            surveys.append({key: found[key] for key in found.files})
+    window = settings.window or (SOFT_TISSUE if min(one["lowest_of_scan"] for one in surveys) < FAT else None)
+    if window:
+        return Scale(window=window)
+    sample = np.concatenate([one["sample"] for one in surveys])
+    return Scale.of_tissue(sample, float(min(one["lowest"] for one in surveys)))
+
+
+def _seen(folder: str, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the network sees of a box: normalised image, and acquisition."""
+    plan, scale = Plan.load(Path(folder)), scale_of(folder)
+    image, _ = _working(plan, low, high)
+    return scale(image), acquisition(_scan(plan).spacing, scale.window is not None)
+
+
+def _working(plan: Plan, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, float]:
+    """A box of the working grid, float32, and the lowest value of the scan that went into it."""
+    scan = _scan(plan)
+    index_map, shape, widths = isotropic_grid(scan.shape, scan.spacing, plan.spacing)
+    lowest = []
+
+    def read(box: tuple[slice, ...]) -> np.ndarray:
+        values = scan.read(box)
+        lowest.append(float(values.min()))
+        return values
+
+    image = regrid_part(read, scan.shape, index_map, shape, tuple(map(slice, low.tolist(), high.tolist())), widths)
+    return image.astype(np.float32, copy=False), lowest[0]
+
+
+def _scan(plan: Plan) -> ZarrVolume:
+    return _scan_at(plan.source, plan.source_spacing)
+
+
+@functools.lru_cache(maxsize=1)
+def _scan_at(path: str, spacing: tuple[float, float, float] | None) -> ZarrVolume:
+    return open_volume(path, spacing)
+
+
+def _grown(plan: Plan, low: np.ndarray, high: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.maximum(low - voxels, 0), np.minimum(high + voxels, plan.shape)
+
+
+def _opened(path: Path) -> Any:
+    import zarr
+
+    return zarr.open_array(str(path), mode="r+")

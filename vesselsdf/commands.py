@@ -1,0 +1,343 @@
+"""The commands of the command line: options, a call of the API, what is printed of it."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from vesselsdf.constants import Modality
+
+Spacing = tuple[float, float, float]
+
+
+def _parse(function: Callable[..., int], command: str, examples: str, arguments: list[str]) -> int:
+    """Call `function` with its parameters filled from `arguments`."""
+    import tyro
+
+    purpose = (function.__doc__ or "").split("Args:")[0].strip()
+    description = f"{purpose}\n\nexamples:\n{examples}"
+    return tyro.cli(
+        function,
+        prog=f"vesselsdf {command}",
+        description=description,
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def _train(arguments: list[str]) -> int:
+    import tyro
+
+    from vesselsdf.config import RunConfig, load_config
+
+    output, arguments = _take(arguments, "--output", "-o")
+    config_file, arguments = _take(arguments, "--config")
+    config = tyro.cli(
+        RunConfig,
+        default=load_config(config_file) if config_file else RunConfig(),
+        args=arguments,
+        prog="vesselsdf train",
+        description="Train the network; a run that was interrupted goes on where it stopped.\n\n"
+        "  --config FILE    settings in YAML; flags given beside it win\n"
+        "  --output FOLDER  (-o) of the run; by default runs/<data>-<hash of the settings>\n\n"
+        "examples:\n"
+        "  vesselsdf train\n"
+        "  vesselsdf train --data.root my_cases --data.window -100 500 --output runs/mine\n"
+        "  vesselsdf train --config run.yaml --network.width 16 --training.steps 5000",
+    )
+    from vesselsdf import processes
+    from vesselsdf.api import train
+
+    shape = f"{config.training.batch} patches of {config.training.patch}^3, {config.network.levels} levels"
+    first = processes.rank() == 0
+    if first:
+        print(f"Training on {config.data.root} data: {config.training.steps} steps of {shape}.", flush=True)
+    folder = train(config, output)
+    if first:
+        model = folder / "model.safetensors"
+        print(f"Trained model: {model}\nNext: vesselsdf evaluate --run {folder}")
+        print(f"Then: vesselsdf reconstruct SCAN -o result --checkpoint {model}")
+    return 0
+
+
+def _take(arguments: list[str], *names: str) -> tuple[str | None, list[str]]:
+    """The value of an option and the arguments without it."""
+    rest, value = [], None
+    items = iter(arguments)
+    for item in items:
+        name, _, joined = item.partition("=")
+        if name in names:
+            value = joined or next(items, None)
+            if value is None:
+                print(f"vesselsdf: {name} needs a value.", file=sys.stderr)
+                raise SystemExit(2)
+        else:
+            rest.append(item)
+    return value, rest
+
+
+def _reconstruct(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        volume: Annotated[Path, tyro.conf.Positional],
+        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        checkpoint: Path | None = None,
+        mask: bool = False,
+        mend: bool = False,
+        root: tuple[tuple[float, float, float], ...] = (),
+        spacing: Spacing | None = None,
+    ) -> int:
+        """Volume in; distance field, watertight mesh, centreline graph and topology report out.
+
+        Args:
+            volume: image file, or folder of a DICOM series.
+            output: folder for the results.
+            checkpoint: model.safetensors of a trained run; by default the general one that comes with the package.
+            mask: the volume is a segmentation (vessel above 0); no network is used.
+            mend: take out what noise of a voxel or two makes: holes, cavities, specks and gaps.
+            root: where a tree begins, RAS mm (several: one after the other); by default its thickest end.
+            spacing: voxel edges in mm, for .npy and TIFF files only.
+        """
+        from vesselsdf.api import reconstruct
+        from vesselsdf.report.text import reconstruction_summary
+
+        made = reconstruct(volume, checkpoint, mask, spacing, mend, root)
+        made.save(output)
+        print(reconstruction_summary(made, output))
+        return 0
+
+    examples = (
+        "  vesselsdf reconstruct scan.nii.gz -o result\n"
+        "  vesselsdf reconstruct dicom_folder -o result --checkpoint runs/mine/model.safetensors\n"
+        "  vesselsdf reconstruct label.nii.gz -o result --mask\n"
+        "  vesselsdf reconstruct label.nii.gz -o result --mask --mend --root -12.5 40 -310"
+    )
+    return _parse(command, "reconstruct", examples, arguments)
+
+
+def _blocks(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        volume: Annotated[Path, tyro.conf.Positional],
+        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        block: int = 256,
+        workers: int = 1,
+        part: str | None = None,
+        dask: str | None = None,
+        checkpoint: Path | None = None,
+        spacing: Spacing | None = None,
+        max_error: float | None = None,
+    ) -> int:
+        """Distance field, mask and topology of a volume that fits into no memory, block by block.
+
+        The result is the same whatever the blocks and whoever does them. A run that was interrupted goes on with what
+        is left when the same command is given again.
+
+        Args:
+            volume: OME-Zarr, or a plain Zarr array.
+            output: folder for the results; all workers must see it.
+            block: voxels along the edge of a block, a multiple of 8.
+            workers: processes on this machine.
+            part: do the k-th of n parts, as 3/8: for job arrays, one part per job.
+            dask: address of a Dask scheduler, or 'local' for a cluster of `workers` on this machine.
+            checkpoint: model.safetensors of a trained run; by default the general one that comes with the package.
+            spacing: voxel edges in mm, for plain arrays only.
+            max_error: of the distance field that is kept, mm; by default an eighth of a voxel.
+        """
+        from vesselsdf.blockwise.executors import chosen
+        from vesselsdf.blockwise.run import make_plan, reconstruct_in_blocks
+
+        plan = make_plan(volume, checkpoint, spacing, block, max_error)
+        report = reconstruct_in_blocks(plan, output, chosen(workers, part, dask))
+        print("components {}, loops {}, cavities {} (26 for vessels, 6 for background)".format(*report["betti"]))
+        print(f"Distance field, mask and topology: {output}")
+        return 0
+
+    examples = (
+        "  vesselsdf blocks brain.zarr -o result --workers 4\n"
+        "  vesselsdf blocks brain.zarr -o result --part 3/8          the third of eight jobs\n"
+        "  vesselsdf blocks brain.zarr -o result --dask tcp://node1:8786"
+    )
+    return _parse(command, "blocks", examples, arguments)
+
+
+def _mesh(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        source: Annotated[Path, tyro.conf.Positional],
+        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+        mask: bool = False,
+        smooth: bool = False,
+        faces: int | None = None,
+        error: float | None = None,
+        open_ends: bool = False,
+        root: tuple[tuple[float, float, float], ...] = (),
+    ) -> int:
+        """A mesh for printing, rendering or flow simulation: smoothed, decimated, cut open at its ends.
+
+        Args:
+            source: folder of a reconstruction, a distance field (mm), or with --mask a segmentation.
+            output: .ply, .stl, .obj, .glb or .vtp; with --open-ends .vtp, .stl or .obj.
+            mask: the source is a segmentation (vessel above 0).
+            smooth: smooth the wall; its volume stays within 1%, every vertex within a quarter of a voxel of the wall.
+            faces: decimate to that many faces.
+            error: decimate as far as this distance from the wall allows, mm.
+            open_ends: cut every end flat; wall, inlets and outlets become groups, and a table of the caps is written.
+            root: where flow comes in, RAS mm (several: one after the other); by default the thickest end of each tree.
+        """
+        from vesselsdf.api import make_mesh
+        from vesselsdf.report.text import mesh_summary
+
+        print(mesh_summary(make_mesh(source, output, mask, smooth, faces, error, open_ends, root), output))
+        return 0
+
+    examples = (
+        "  vesselsdf mesh result -o vessels.stl --smooth --faces 50000\n"
+        "  vesselsdf mesh label.nii.gz -o flow.vtp --mask --smooth --open-ends\n"
+        "  vesselsdf mesh result -o flow.stl --open-ends --root -12.5 40 -310"
+    )
+    return _parse(command, "mesh", examples, arguments)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        prediction: Path | None = None,
+        reference: Path | None = None,
+        run: Path | None = None,
+        levels: bool = False,
+        names: str | None = None,
+        align: bool = False,
+        require_topology: bool = False,
+        output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    ) -> int:
+        """Compare a prediction with a reference, or measure a trained run on its held-out cases.
+
+        Args:
+            prediction: mask or distance field, or a folder of them.
+            reference: the truth on the same grid, or a folder with files of the same names.
+            run: folder of a trained run; by default the newest, if no prediction is given.
+            levels: also say what survives at coarser levels of the prediction.
+            names: of label ids, for labels with several: 1=BA,2=R-PCA, a dataset card (topcow), a .toml or .json file.
+            align: bring labels with several ids together, if they are on different grids or in different frames.
+            require_topology: exit with code 4 unless all Betti numbers agree and nothing is lost or invented.
+            output: folder for evaluation.json and evaluation.csv.
+        """
+        return _run_evaluation(prediction, reference, run, levels, names, align, require_topology, output)
+
+    examples = (
+        "  vesselsdf evaluate\n"
+        "  vesselsdf evaluate --prediction p.nii.gz --reference r.nii.gz --levels\n"
+        "  vesselsdf evaluate --prediction predicted/ --reference labels/ -o table --require-topology\n"
+        "  vesselsdf evaluate --prediction ct.nii.gz --reference mr.nii.gz --align --names topcow"
+    )
+    return _parse(command, "evaluate", examples, arguments)
+
+
+def _run_evaluation(prediction, reference, run, levels, names, align, require_topology, output) -> int:
+    from vesselsdf import api
+    from vesselsdf.errors import InputError, TopologyCheckFailed
+    from vesselsdf.report.text import evaluation_table, run_table
+
+    if (prediction is None) != (reference is None):
+        missing = "--reference" if reference is None else "--prediction"
+        raise InputError(f"evaluate: {missing} is missing; --prediction and --reference come together.")
+    if prediction is None:
+        if names or align:
+            raise InputError("evaluate: --names and --align are for files; give --prediction and --reference.")
+        report = api.evaluate_run(run)
+        print(run_table(report))
+    else:
+        report = api.evaluate_files(prediction, reference, levels, names, align)
+        print(evaluation_table(report))
+    if output is not None:
+        api.save_evaluation(report, output)
+    if require_topology:
+        wrong = api.topology_differences(report)
+        if wrong:
+            raise TopologyCheckFailed(f"The topology differs from the reference: {'; '.join(wrong)}.")
+    return 0
+
+
+def _synth(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        output: Annotated[Path, tyro.conf.Positional],
+        cases: int = 8,
+        seed: int = 0,
+        modality: Modality = "ct",
+        size: int = 128,
+        spacing: float = 0.5,
+    ) -> int:
+        """Write synthetic cases: images/, labels/, sdf/ and graphs/ (JSON and SWC).
+
+        Args:
+            output: folder for the cases; `vesselsdf train --data.root` takes it as it is.
+            cases: how many.
+            seed: every draw follows from it.
+            modality: what the images look like.
+            size: voxels along each edge.
+            spacing: voxel edge, mm.
+        """
+        from vesselsdf.api import synthesise
+
+        written = synthesise(output, cases, seed, modality, size, spacing)
+        print(f"Wrote {len(written)} cases to {output} (images, labels, sdf, graphs).")
+        return 0
+
+    return _parse(command, "synth", "  vesselsdf synth trees --cases 20 --seed 7 --modality mr", arguments)
+
+
+def _inspect(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        volume: Annotated[Path, tyro.conf.Positional], checkpoint: Path | None = None, spacing: Spacing | None = None
+    ) -> int:
+        """Say what a file holds, what reconstructing it will take, and whether the network knows scans like it.
+
+        Args:
+            volume: image or mask file, or folder of a DICOM series.
+            checkpoint: model.safetensors of a trained run; by default the general one that comes with the package.
+            spacing: voxel edges in mm, for .npy and TIFF files only.
+        """
+        from vesselsdf.api import inspect
+        from vesselsdf.report.text import inspection
+
+        print(inspection(inspect(volume, spacing, checkpoint)))
+        return 0
+
+    return _parse(command, "inspect", "  vesselsdf inspect scan.nii.gz\n  vesselsdf inspect dicom_folder", arguments)
+
+
+def _doctor(arguments: list[str]) -> int:
+    def command() -> int:
+        """Examine this machine: versions, devices, bf16, one forward pass; say what is wrong."""
+        from vesselsdf.doctor import examine
+
+        findings = examine()
+        width = max(len(finding.what) for finding in findings)
+        for finding in findings:
+            print(f"{finding.what:<{width}}  {finding.value}")
+        advice = [finding.advice for finding in findings if finding.advice]
+        print("\n" + ("\n".join(f"! {line}" for line in advice) if advice else "Nothing is wrong."))
+        return 0
+
+    return _parse(command, "doctor", "  vesselsdf doctor", arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], Any]] = {
+    "train": _train,
+    "reconstruct": _reconstruct,
+    "blocks": _blocks,
+    "mesh": _mesh,
+    "evaluate": _evaluate,
+    "synth": _synth,
+    "inspect": _inspect,
+    "doctor": _doctor,
+}
