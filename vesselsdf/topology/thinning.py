@@ -196,13 +196,21 @@ def steps(depth: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
 
 
 def peel(
-    state: Voxels, members: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"], ends: "Ends | None" = None
+    state: Voxels,
+    members: Int64[np.ndarray, " n"],
+    order: Int64[np.ndarray, " n"],
+    ends: "Ends | None" = None,
+    events: "Events | None" = None,
 ) -> Int64[np.ndarray, " m"]:
     """What is left, rising, when simple members are taken out of `state` in rising `order` until there are none.
 
-    Those of order -1 stay; with `ends`, ends of branches stay too.
+    Those of order -1 stay; with `ends`, ends of branches stay too. `events`: what happens meanwhile to voxels that are
+    in `state` and no members, and where all that happens to members is noted.
     """
-    x, y, z = np.unravel_index(members, state.shape)
+    events = events or Events()
+    x, y, z = (
+        place + start for place, start in zip(np.unravel_index(members, state.shape), events.corner, strict=True)
+    )
     # 16 bits hold all groups, and numpy sorts them in linear time.
     group = np.where(order < 0, -1, order * 8 + (x % 2) * 4 + (y % 2) * 2 + z % 2).astype(np.int16)
     by_group = np.argsort(group, kind="stable")
@@ -211,38 +219,93 @@ def peel(
     seen = [np.zeros(0, np.uint32)] * 8  # the neighbourhood with which each pending voxel was found not removable
     last = int(sorted_groups[-1]) // 8
     bounds = np.searchsorted(sorted_groups, np.arange(8 * (last + 1) + 1, dtype=np.int16)).tolist()
-    for step in range(last + 1):
-        for lattice in range(8):
+    for step in range(max(last, events.last) + 1):
+        for lattice in range(8 if step <= last else 0):
             new = sorted_members[bounds[8 * step + lattice] : bounds[8 * step + lattice + 1]]
             pending[lattice] = np.concatenate([pending[lattice], new])
             seen[lattice] = np.concatenate([seen[lattice], np.zeros(new.size, np.uint32)])
-        while any([sweep(state, pending, seen, lattice, ends) for lattice in range(8)]):
-            pass
+        again = True
+        turn = 0
+        while again or events.follow(step, turn):
+            again = False
+            for lattice in range(8):
+                gone = sweep(state, pending, seen, lattice, ends)
+                again |= events.happen(state, gone, step, turn, lattice)
+            turn += 1
     fixed = sorted_members[: bounds[0]]
     return np.sort(np.concatenate([fixed, *pending]))
 
 
+class Events:
+    """Removals of voxels and when they happen, which `peel` notes, and which it is told of voxels that are not its own.
+
+    The time of a removal is one number: step, turn within the step, sub-lattice within the turn. `corner`: where the
+    box of flat indices begins in the whole volume, for the sub-lattices to be those of the whole.
+    """
+
+    TURNS = 1 << 20
+
+    def __init__(
+        self,
+        corner: tuple[int, int, int] = (0, 0, 0),
+        voxels: Int64[np.ndarray, " n"] | None = None,
+        times: Int64[np.ndarray, " n"] | None = None,
+        noting: bool = False,
+    ):
+        self.corner = corner
+        self.noted: list[tuple[int, np.ndarray]] | None = [] if noting else None
+        self.given: dict[int, np.ndarray] = {}
+        if voxels is not None and times is not None and voxels.size:
+            by_time = np.argsort(times, kind="stable")
+            when, first = np.unique(times[by_time], return_index=True)
+            self.given = dict(zip(when.tolist(), np.split(voxels[by_time], first[1:]), strict=True))
+        self.coming = sorted({time // 8 for time in self.given}, reverse=True)
+
+    @property
+    def last(self) -> int:
+        """The last step in which something is given to happen."""
+        return self.coming[0] // self.TURNS if self.coming else -1
+
+    def follow(self, step: int, turn: int) -> bool:
+        """Whether anything is given to happen in this turn of the step or a later one."""
+        now = step * self.TURNS + turn
+        while self.coming and self.coming[-1] < now:
+            self.coming.pop()
+        return bool(self.coming) and self.coming[-1] // self.TURNS == step
+
+    def happen(self, state: Voxels, gone: Int64[np.ndarray, " n"], step: int, turn: int, lattice: int) -> bool:
+        """Note what has gone from `state`, take out what is given to go now; whether there was any of either."""
+        time = (step * self.TURNS + turn) * 8 + lattice
+        if self.noted is not None and gone.size:
+            self.noted.append((time, gone))
+        others = self.given.get(time)
+        if others is not None:
+            state.remove(others)
+        return others is not None or gone.size > 0
+
+
 @no_type_check
-def sweep(state: Voxels, pending: list, seen: list, lattice: int, ends: "Ends | None") -> bool:
-    """Remove the removable voxels of one sub-lattice; True if there were any. Updates the lists in place."""
+def sweep(state: Voxels, pending: list, seen: list, lattice: int, ends: "Ends | None") -> Int64[np.ndarray, " n"]:
+    """Remove the removable voxels of one sub-lattice, and tell which. Updates the lists in place."""
     voxels = pending[lattice]
     codes = state.neighbourhoods(voxels)
     changed = np.flatnonzero(codes != seen[lattice])
     if changed.size == 0:
-        return False
+        return changed
     codes = codes[changed]
     removable = simple(codes)
     if ends is not None:
         removable &= ~ends.found(voxels[changed], codes)
     seen[lattice][changed] = codes
-    gone = changed[removable]
+    at = changed[removable]
+    gone = voxels[at]
     if gone.size == 0:
-        return False
-    state.remove(voxels[gone])
+        return gone
+    state.remove(gone)
     left = np.ones(voxels.size, bool)
-    left[gone] = False
+    left[at] = False
     pending[lattice], seen[lattice] = voxels[left], seen[lattice][left]
-    return True
+    return gone
 
 
 class Ends:
