@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from vesselsdf.sections import Field, cast, ring
+from vesselsdf.sections import DenseField, cast, ring
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.8, 0.8, 1.5)]
 
@@ -41,7 +41,7 @@ def test_an_elliptical_tube_has_the_radii_of_its_ellipse(a, b, spacing):
     for seed in range(2):
         turn = turned(seed)
         centre = np.array([20, 20, 15]) * spacing + np.random.default_rng(seed).uniform(0, 1, 3)
-        field = Field(tube(lambda p: ellipse_distance(p, a, b), spacing, turn, (41, 41, 31), centre), spacing)
+        field = DenseField(tube(lambda p: ellipse_distance(p, a, b), spacing, turn, (41, 41, 31), centre), spacing)
         along = np.linspace(-3, 3, 13)[:, None] * turn[:, 2] * spacing.min()
         off = 0.1 * b * (turn[:, 0] - turn[:, 1])
         size = np.full(13, b)
@@ -56,14 +56,14 @@ def test_an_elliptical_tube_has_the_radii_of_its_ellipse(a, b, spacing):
 def test_rays_that_leave_the_grid_or_the_vessel_are_not_counted():
     spacing = np.ones(3)
     centre = np.array([10.0, 10, 10])
-    field = Field(tube(lambda p: np.linalg.norm(p, axis=1) - 4, spacing, np.eye(3), (12, 21, 21), centre), spacing)
+    field = DenseField(tube(lambda p: np.linalg.norm(p, axis=1) - 4, spacing, np.eye(3), (12, 21, 21), centre), spacing)
     found = cast(field, centre[None], np.array([[0.0, 0, 1]]), np.array([4.0]))
     assert not found.whole[0]  # the vessel leaves the grid at x = 11.5
     assert found.area[0] == pytest.approx(4, rel=0.01)
     outside = cast(field, np.array([[2.0, 2, 2]]), np.array([[0.0, 0, 1]]), np.array([4.0]))
     assert np.isnan(outside.area[0])
     assert np.isnan(outside.offset[0]).all()
-    wall = Field(np.indices((20, 20, 20))[0] - 9.0, spacing)  # half of the rays meet no wall
+    wall = DenseField(np.indices((20, 20, 20))[0] - 9.0, spacing)  # half of the rays meet no wall
     half = cast(wall, np.array([[6.0, 10, 10]]), np.array([[0.0, 0, 1]]), np.array([1.0]))
     assert np.isnan(half.area[0])
 
@@ -72,7 +72,7 @@ def test_rays_that_leave_the_grid_or_the_vessel_are_not_counted():
 @given(st.integers(0, 2**16), st.floats(1.0, 6.0), st.floats(0.0, 0.3))
 def test_a_round_tube_has_its_radius_from_any_point_near_its_axis(seed, radius, off):
     turn, spacing, centre = turned(seed), np.ones(3), np.array([12.0, 12, 12]) + np.random.default_rng(seed).random(3)
-    field = Field(tube(lambda p: np.linalg.norm(p, axis=1) - radius, spacing, turn, (26, 26, 26), centre), spacing)
+    field = DenseField(tube(lambda p: np.linalg.norm(p, axis=1) - radius, spacing, turn, (26, 26, 26), centre), spacing)
     along = np.linspace(-2, 2, 5)[:, None] * turn[:, 2]
     shift = off * radius * turn[:, 1]
     axis = np.tile(turn[:, 2], (5, 1))

@@ -12,7 +12,7 @@ from vesselsdf.topology.betti import betti_numbers
 
 
 def graph_of(mask):
-    return skeleton.voxel_graph(mask, np.ones(3), lambda voxels: np.ones(len(voxels)))
+    return skeleton.voxel_graph(np.argwhere(mask), np.ones(3), lambda voxels: np.ones(len(voxels)))
 
 
 def betti(graph):

@@ -16,7 +16,7 @@ from vesselsdf.errors import InputError
 from vesselsdf.false_features import false_features, mended
 from vesselsdf.marching import bounding_box
 from vesselsdf.roots import find_roots
-from vesselsdf.sections import Field
+from vesselsdf.sections import DenseField, Field
 from vesselsdf.skeleton import join_junctions, prune, voxel_graph
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.thinning import thin
@@ -69,8 +69,12 @@ def centreline_graph(
     if remove_false_loops:
         cropped = mended(cropped, false_features(cropped, np.diag([*spacing, 1.0]), ("hole", "cavity")))
     cropped = unclipped(cropped, spacing)
-    field = Field(fill_cavities(cropped, spacing), spacing)
-    graph = skeleton_graph(field)
+    field = DenseField(fill_cavities(cropped, spacing), spacing)
+    return finished(skeleton_graph(field), field, affine, origin)
+
+
+def finished(graph: nx.MultiGraph, field: Field, affine: Float[np.ndarray, "4 4"], origin: np.ndarray) -> nx.MultiGraph:
+    """The centreline graph of a voxel graph, without its spurs and measured, in RAS mm; `origin`: of the field."""
     # Only with ends where they belong can spurs be told from branches: both corners of a wide vessel's flat end, say,
     # look like ends. Few are left for the second time, when the junctions lie better too.
     refine(graph, field)
@@ -86,7 +90,7 @@ def centreline_graph(
         if not second or len(graph) < before or joined:
             refine(graph, field, again=True)
     graph = numbered(graph)
-    to_world(graph, affine, spacing, origin)
+    to_world(graph, affine, field.spacing, origin)
     graph.graph["roots"] = find_roots(graph)
     graph.graph["root"] = graph.graph["roots"][0]
     return graph
@@ -174,9 +178,9 @@ def depth_without(
     return np.where(deeper, np.minimum(outer, 0), np.inf)
 
 
-def skeleton_graph(field: Field) -> nx.MultiGraph:
+def skeleton_graph(field: DenseField) -> nx.MultiGraph:
     """The pruned voxel graph of the field's skeleton."""
-    skeleton = thin(field.sdf <= 0, field.sdf)
+    skeleton = np.argwhere(thin(field.sdf <= 0, field.sdf))
     graph = voxel_graph(skeleton, field.spacing, lambda voxels: -field.sdf[tuple(voxels.T)].astype(np.float64))
     prune(graph, field.voxel)
     return graph

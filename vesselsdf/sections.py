@@ -21,6 +21,7 @@ which the field shows beside the end of the ray. Newton steps take that off.
 Space is voxel space scaled by the spacing, mm.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,17 +40,19 @@ CORRECTIONS = 2
 AT_ONCE = 1 << 14
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(ABC):
     """A sampled distance field with its spacing, read by linear interpolation at scaled positions (mm)."""
 
-    sdf: np.ndarray
     spacing: np.ndarray
 
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of the grid of samples."""
+
+    @abstractmethod
     def __call__(self, points: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "..."]:
         """Values at `points`, continued from the border outwards."""
-        coordinates = np.moveaxis(points / self.spacing, -1, 0)
-        return ndimage.map_coordinates(self.sdf, coordinates, output=np.float64, order=1, mode="nearest")
 
     @property
     def voxel(self) -> float:
@@ -59,7 +62,25 @@ class Field:
     def within(self, points: Float[np.ndarray, "... 3"]) -> Bool[np.ndarray, "..."]:
         """Whether points lie in the box of the grid, outer halves of the border voxels included."""
         index = points / self.spacing
-        return ((index >= -0.5) & (index <= np.array(self.sdf.shape) - 0.5)).all(axis=-1)
+        return ((index >= -0.5) & (index <= np.array(self.shape) - 0.5)).all(axis=-1)
+
+
+@dataclass(frozen=True)
+class DenseField(Field):
+    """A field of which all samples are in memory."""
+
+    sdf: np.ndarray
+    spacing: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the samples."""
+        return self.sdf.shape
+
+    def __call__(self, points: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "..."]:
+        """Values at `points`, continued from the border outwards."""
+        coordinates = np.moveaxis(points / self.spacing, -1, 0)
+        return ndimage.map_coordinates(self.sdf, coordinates, output=np.float64, order=1, mode="nearest")
 
 
 @dataclass(frozen=True)

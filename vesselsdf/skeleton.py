@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import sparse
 
 # A terminal branch that reaches (with its own radius) less than this many radii of the junction from it, plus one
@@ -32,14 +32,13 @@ HALF_NEIGHBOURHOOD = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1)
 
 
 def voxel_graph(
-    skeleton: Bool[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"], depth: Callable[[np.ndarray], np.ndarray]
+    voxels: Int[np.ndarray, "n 3"], spacing: Float[np.ndarray, "3"], depth: Callable[[np.ndarray], np.ndarray]
 ) -> nx.MultiGraph:
-    """Graph of a skeleton with the same beta0 and beta1: nodes are ends, junctions, and one voxel of each plain ring.
+    """Graph of a skeleton, given by its voxels in C order, with the same beta0 and beta1.
 
-    Nodes carry `pos` (3,) and `radius`; edges `points` (n, 3) along the voxels and `start`. `depth` gives the distance
-    below the wall, in mm, for voxel coordinates (n, 3).
+    Nodes are ends, junctions, and one voxel of each plain ring. They carry `pos` (3,) and `radius`; edges `points`
+    (n, 3) along the voxels and `start`. `depth` gives the distance below the wall, in mm, for voxel coordinates (n, 3).
     """
-    voxels = np.argwhere(skeleton)
     pairs = exact_edges(voxels, adjacent_pairs(voxels), spacing)
     degree = np.bincount(pairs.ravel(), minlength=len(voxels))
     positions = voxels * spacing

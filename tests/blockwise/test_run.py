@@ -1,5 +1,6 @@
 """Reconstruction in blocks: the same whatever the blocks and the workers, and after every kind of accident."""
 
+import json
 import os
 import resource
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from vesselsdf.api import reconstruct_with
 from vesselsdf.blockwise import executors
@@ -18,6 +20,7 @@ from vesselsdf.blockwise.run import make_plan, reconstruct_in_blocks, tidy
 from vesselsdf.checkpoint import GENERAL, load_model
 from vesselsdf.errors import InputError, RunError
 from vesselsdf.field_store import FieldStore
+from vesselsdf.graph_files.whole import graph_of
 from vesselsdf.synthesis.cases import synthetic_case
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.volume import Volume
@@ -42,6 +45,17 @@ def whole(scan):
     return reconstruct_with(load_model(GENERAL), Volume(image, volume.affine))
 
 
+def test_the_graph_is_about_that_of_one_piece(whole, in_blocks):
+    """Not quite: the field is kept to a 64th of a voxel, and thinning begins at another corner."""
+    graph, expected = graph_of(json.loads(in_blocks[2])), whole.graph
+    assert abs(len(graph) - len(expected)) <= 2
+    length, other = (sum(edge["length"] for *_, edge in one.edges(data=True)) for one in (graph, expected))
+    assert length == pytest.approx(other, rel=0.02)
+    places = np.array([node["pos"] for _, node in graph.nodes(data=True)])
+    away = cKDTree([node["pos"] for _, node in expected.nodes(data=True)]).query(places)[0]
+    assert np.quantile(away, 0.9) <= 0.5
+
+
 def found(folder):
     store = FieldStore.open(folder / "sdf.zarr")
     return [store.read(level) for level in range(store.levels)]
@@ -49,15 +63,16 @@ def found(folder):
 
 @pytest.fixture(scope="module")
 def in_blocks(scan, tmp_path_factory):
-    """Fields and report of blocks of 40 voxels, one after the other."""
+    """Fields, report and graph of blocks of 40 voxels, one after the other."""
     folder = tmp_path_factory.mktemp("serial")
     report = reconstruct_in_blocks(make_plan(scan, block=40), folder)
-    return found(folder), report
+    return found(folder), report, (folder / "centreline.json").read_text()
 
 
 def test_they_are_those_of_one_piece(whole, in_blocks, scan, tmp_path):
-    fields, report = in_blocks
+    fields, report, _ = in_blocks
     assert report["betti"] == betti_numbers(whole.levels[0] <= 0)
+    assert report["graph"] == {"components": report["betti"][0], "loops": report["betti"][1]}
     for field, expected in zip(fields, whole.levels, strict=True):
         assert np.array_equal(field <= 0, expected <= 0)
         assert np.abs(field - expected).max() <= 0.5 / 8
@@ -72,6 +87,7 @@ def test_they_are_those_of_one_piece(whole, in_blocks, scan, tmp_path):
 def test_blocks_and_workers_make_no_difference(scan, in_blocks, tmp_path, block, executor):
     report = reconstruct_in_blocks(make_plan(scan, block=block), tmp_path, executor)
     assert report == in_blocks[1]
+    assert (tmp_path / "centreline.json").read_text() == in_blocks[2]
     for field, expected in zip(found(tmp_path), in_blocks[0], strict=True):
         assert np.array_equal(field, expected)
     mask = open_volume(tmp_path / "vessels.zarr")

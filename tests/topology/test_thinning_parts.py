@@ -52,7 +52,7 @@ def in_parts(mask, depth, edge, halo):
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(*[st.integers(1, 10)] * 3),
     edge=st.integers(2, 9),
-    halo=st.integers(1, 4),
+    halo=st.integers(2, 4),
     rough=st.floats(0.3, 2.0),
     ties=st.booleans(),
 )

@@ -4,13 +4,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
+
+from vesselsdf.blockwise.centreline import THIN, centreline, settled
 from vesselsdf.blockwise.executors import Executor, serial, undone
 from vesselsdf.blockwise.plan import Plan
 from vesselsdf.blockwise.tasks import FIELDS, MASK, prepare, summary
 from vesselsdf.checkpoint import GENERAL, load_model
 from vesselsdf.errors import InputError, RunError
-from vesselsdf.field_store import ERROR
+from vesselsdf.field_store import ERROR, FieldStore
 from vesselsdf.files import remove_partial, write_json
+from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.inference import alignment
 from vesselsdf.reconstruction import file_hash, versions
 from vesselsdf.topology import blocks
@@ -57,9 +61,18 @@ def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | N
     plan.save(folder)
     prepare(folder, plan)
     with executor or serial() as execute:
-        for phase in plan.phases():
+
+        def complete(phase: str) -> None:
             if tasks := undone(folder, [(phase, block) for block in plan.blocks(phase)]):
                 execute(folder, tasks)
+
+        for phase in plan.phases():
+            complete(phase)
+        turn = 1
+        complete(f"{THIN}-{turn}")
+        while not settled(folder, plan, turn):
+            turn += 1
+            complete(f"{THIN}-{turn}")
     last = summary(folder, plan.phases()[-1], (0, 0, 0))
     betti = blocks.result(last, plan.shape)
     if betti[0] == 0:
@@ -67,11 +80,15 @@ def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | N
             f"In {plan.source} no vessel was found: the network was trained on images that look different; check its "
             "spacing and intensities, or train on cases like it."
         )
+    graph = centreline(folder, plan, FieldStore.open(folder / FIELDS), turn)
+    write_graph_json(graph, folder / "centreline.json")
+    trees = nx.number_connected_components(graph)
     report = {
         "connectivity": "26 for vessels, 6 for background",
         "shape": plan.shape,
         "spacing": plan.spacing,
         "betti": betti,
+        "graph": {"components": trees, "loops": graph.number_of_edges() - len(graph) + trees},
     }
     write_json(folder / "topology.json", report)
     write_json(folder / "run.json", plan.model_dump() | {"fields": FIELDS, "mask": MASK} | versions())

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vesselsdf.blockwise.plan import MERGING, Block, Plan, mark
+from vesselsdf.blockwise import centreline
+from vesselsdf.blockwise.plan import Block, Plan, mark
 from vesselsdf.checkpoint import Model, load_model
 from vesselsdf.errors import RunError
 from vesselsdf.field_store import FieldStore
@@ -40,7 +41,7 @@ def run_task(folder: str | Path, phase: str, block: Block) -> None:
     plan = Plan.load(folder)
     name = phase.split("-")[0]
     try:
-        found = TASKS[name](folder, plan, block) if name != MERGING else merge(folder, plan, phase, block)
+        found = TASKS[name](folder, plan, phase, block)
         with atomic_path(done) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **found)
     except OSError as error:
@@ -67,7 +68,7 @@ def prepare(folder: Path, plan: Plan) -> None:
         )  # fmt: skip
 
 
-def survey(folder: Path, plan: Plan, block: Block) -> dict[str, Any]:
+def survey(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     """Lowest value of the scan and of the working grid in a block, and the sample for the intensity scale."""
     low, high = plan.box(block)
     image, lowest = _working(plan, low, high)
@@ -81,7 +82,7 @@ def survey(folder: Path, plan: Plan, block: Block) -> dict[str, Any]:
     return {"lowest_of_scan": lowest, "lowest": image.min(), "sample": sample}
 
 
-def stem(folder: Path, plan: Plan, block: Block) -> dict[str, Any]:
+def stem(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     """Features of the coarsest stem of a block, into the store of stems."""
     model, step = loaded(plan.checkpoint), 2 ** (plan.levels - 1)
     low, high = plan.box(block)
@@ -92,7 +93,7 @@ def stem(folder: Path, plan: Plan, block: Block) -> dict[str, Any]:
     return {}
 
 
-def field(folder: Path, plan: Plan, block: Block) -> dict[str, Any]:
+def field(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     """Fields and mask of a block, into their stores; the summary of its topology."""
     model, step = loaded(plan.checkpoint), 2 ** (plan.levels - 1)
     low, high = plan.box(block)
@@ -116,7 +117,12 @@ def merge(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     ).arrays()
 
 
-TASKS = {"survey": survey, "stem": stem, "field": field}
+def thin(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
+    """Times at which the voxels of a block go when the vessels are thinned."""
+    return centreline.thin(folder, plan, FieldStore.open(folder / FIELDS), int(phase.split("-")[1]), block)
+
+
+TASKS = {"survey": survey, "stem": stem, "field": field, "merge": merge, "thin": thin}
 
 
 def summary(folder: Path, phase: str, block: Block) -> blocks.Summary:

@@ -126,6 +126,34 @@ class Voxels:
             self.planes[voxels - offset] &= ~bit
 
 
+class SparseVoxels:
+    """`Voxels` whose memory follows the members and not the box; a neighbourhood costs 27 searches."""
+
+    def __init__(self, shape: tuple[int, int, int], members: Int64[np.ndarray, " n"]):
+        self.shape, self.members = shape, members  # rising
+        self.present = np.ones(members.size, bool)
+        x, y, z = np.indices((3, 3, 3)).reshape(3, -1) - 1
+        self.steps = (x * shape[1] + y) * shape[2] + z
+
+    @no_type_check
+    def neighbourhoods(self, voxels: Int64[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
+        """The 27-bit neighbourhood of each voxel, itself included."""
+        codes = np.zeros(voxels.size, np.uint32)
+        for bit, step in enumerate(self.steps.tolist()):
+            place = np.minimum(np.searchsorted(self.members, voxels + step), self.members.size - 1)
+            there = (self.members[place] == voxels + step) & self.present[place]
+            codes |= there.astype(np.uint32) << np.uint32(bit)
+        return codes
+
+    @no_type_check
+    def remove(self, voxels: Int64[np.ndarray, " n"]) -> None:
+        """Take distinct members out of the set."""
+        self.present[np.searchsorted(self.members, voxels)] = False
+
+
+VoxelSet = Voxels | SparseVoxels
+
+
 def adjacent_pairs(voxels: Int64[np.ndarray, "n 3"]) -> Int64[np.ndarray, "2 m"]:
     """All pairs (i < j) of 26-adjacent voxels, given in C order.
 

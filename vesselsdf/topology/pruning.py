@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from vesselsdf.topology.betti import join
-from vesselsdf.topology.neighbourhood import CENTRE, Voxels, adjacent_pairs
+from vesselsdf.topology.neighbourhood import CENTRE, VoxelSet, adjacent_pairs
 
 Depth = Callable[[Int64[np.ndarray, "..."]], Float[np.ndarray, "..."]]
 
 
-def prune(state: Voxels, skeleton: Int64[np.ndarray, " n"], depth: Depth) -> Int64[np.ndarray, " m"]:
+def prune(state: VoxelSet, skeleton: Int64[np.ndarray, " n"], depth: Depth) -> Int64[np.ndarray, " m"]:
     """The skeleton without the shortest of the spurs that meet; those are taken out of `state` too.
 
     skeleton: the members of `state`, rising, as flat indices into its box. depth: of such indices, in voxels.
@@ -36,7 +36,7 @@ def prune(state: Voxels, skeleton: Int64[np.ndarray, " n"], depth: Depth) -> Int
     return skeleton[kept]
 
 
-def spurs(state: Voxels, ends: Int64[np.ndarray, " n"], depth: Depth, reach: int) -> Int64[np.ndarray, " m"]:
+def spurs(state: VoxelSet, ends: Int64[np.ndarray, " n"], depth: Depth, reach: int) -> Int64[np.ndarray, " m"]:
     """The voxels of the chains to take off now: of chains that meet, the shortest."""
     arrived, stops, owner, passed = walk(state, ends, reach)
     if stops.size == 0:
@@ -55,7 +55,7 @@ def spurs(state: Voxels, ends: Int64[np.ndarray, " n"], depth: Depth, reach: int
 
 
 def walk(
-    state: Voxels, ends: Int64[np.ndarray, " n"], reach: int
+    state: VoxelSet, ends: Int64[np.ndarray, " n"], reach: int
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"], Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]:
     """From each end along its chain: (numbers of the ends, first voxels with two ways on, owners, voxels passed).
 

@@ -19,8 +19,8 @@ from scipy import ndimage
 
 from vesselsdf.errors import InputError
 from vesselsdf.topology.betti import as_mask
-from vesselsdf.topology.neighbourhood import CENTRE, Voxels, simple
-from vesselsdf.topology.pruning import prune
+from vesselsdf.topology.neighbourhood import CENTRE, Voxels, VoxelSet, simple
+from vesselsdf.topology.pruning import Depth, prune
 
 # Depth is followed in steps of a quarter of a voxel: coarser ones leave spurs, finer ones only cost passes.
 STEPS_PER_VOXEL = 4
@@ -59,12 +59,17 @@ def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None 
     else:
         depth = np.sqrt(squared_depth(voxels))
         order = depth + CROWDING / 27 * np.bitwise_count(state.neighbourhoods(voxels.members))
-    ends = Ends(voxels, depth)
+    ends = Ends(voxels.shape, depths_of(voxels.members, depth))
     skeleton = peel(state, voxels.members, steps(order * STEPS_PER_VOXEL), ends)
+    return voxels.in_box(without_spurs(state, skeleton, ends))
+
+
+def without_spurs(state: VoxelSet, skeleton: Int64[np.ndarray, " n"], ends: "Ends") -> Int64[np.ndarray, " m"]:
+    """A skeleton, all that is left in `state`, pruned until there are no spurs."""
     while (left := prune(state, skeleton, ends.depth)).size < skeleton.size:
         # The foot of a spur is left as a bump on the line, no longer needed to connect anything.
         skeleton = peel(state, left, np.zeros(left.size, np.int64), ends)
-    return voxels.in_box(skeleton)
+    return skeleton
 
 
 def collapse(mask: Bool[np.ndarray, "x y z"], keep: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
@@ -196,7 +201,7 @@ def steps(depth: Float[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
 
 
 def peel(
-    state: Voxels,
+    state: VoxelSet,
     members: Int64[np.ndarray, " n"],
     order: Int64[np.ndarray, " n"],
     ends: "Ends | None" = None,
@@ -273,7 +278,7 @@ class Events:
             self.coming.pop()
         return bool(self.coming) and self.coming[-1] // self.TURNS == step
 
-    def happen(self, state: Voxels, gone: Int64[np.ndarray, " n"], step: int, turn: int, lattice: int) -> bool:
+    def happen(self, state: VoxelSet, gone: Int64[np.ndarray, " n"], step: int, turn: int, lattice: int) -> bool:
         """Note what has gone from `state`, take out what is given to go now; whether there was any of either."""
         time = (step * self.TURNS + turn) * 8 + lattice
         if self.noted is not None and gone.size:
@@ -285,7 +290,7 @@ class Events:
 
 
 @no_type_check
-def sweep(state: Voxels, pending: list, seen: list, lattice: int, ends: "Ends | None") -> Int64[np.ndarray, " n"]:
+def sweep(state: VoxelSet, pending: list, seen: list, lattice: int, ends: "Ends | None") -> Int64[np.ndarray, " n"]:
     """Remove the removable voxels of one sub-lattice, and tell which. Updates the lists in place."""
     voxels = pending[lattice]
     codes = state.neighbourhoods(voxels)
@@ -308,6 +313,16 @@ def sweep(state: Voxels, pending: list, seen: list, lattice: int, ends: "Ends | 
     return gone
 
 
+def depths_of(members: Int64[np.ndarray, " n"], depth: Float[np.ndarray, " n"]) -> Depth:
+    """Depth at places in a box of which `members`, rising, have one."""
+
+    def depth_at(places: Int64[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        index = index_of(places, members)
+        return np.where(index < 0, 0.0, depth[index])
+
+    return depth_at
+
+
 class Ends:
     """Which voxels end a branch: those with one neighbour left, unless the mask gets much deeper right beside them.
 
@@ -317,18 +332,14 @@ class Ends:
     runs alongside, at least one background voxel away, has no great depth there and cannot eat the thin one up.
     """
 
-    def __init__(self, voxels: Cropped, depth: Float[np.ndarray, " n"]):
+    def __init__(self, shape: tuple[int, int, int], depth: Depth):
+        """`shape`: of the box; `depth`: at flat indices into it, 0 outside the mask."""
         cube = np.indices((5, 5, 5)).reshape(3, -1) - 2
         length = np.sqrt((cube**2).sum(axis=0))
         near = (length > 0) & (length <= 2)
-        self.steps = (cube[0] * voxels.shape[1] * voxels.shape[2] + cube[1] * voxels.shape[2] + cube[2])[near]
+        self.steps = (cube[0] * shape[1] * shape[2] + cube[1] * shape[2] + cube[2])[near]
         self.rises = END_SLOPE * length[near]
-        self.members, self.depths = voxels.members, depth
-
-    def depth(self, places: Int64[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Depth at places in the box, 0 outside the mask."""
-        index = index_of(places, self.members)
-        return np.where(index < 0, 0.0, self.depths[index])
+        self.depth = depth
 
     @no_type_check
     def found(self, voxels: Int64[np.ndarray, " n"], codes: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from vesselsdf.topology.neighbourhood import Voxels
-from vesselsdf.topology.thinning import STEPS_PER_VOXEL, Cropped, Ends, Events, peel
+from vesselsdf.topology.thinning import STEPS_PER_VOXEL, Ends, Events, depths_of, peel
 
 STAYS = np.iinfo(np.int64).max
 """Time of a voxel that is not removed."""
@@ -47,7 +47,6 @@ def times(
     where = tuple(index - 1 for index in np.unravel_index(members, shape))
     depths = depth[where].astype(np.float64)
     order = np.clip(np.floor(depths * STEPS_PER_VOXEL), 0, DEEPEST_STEP).astype(np.int64)
-    voxels = Cropped(members, shape, (0, 0, 0), mask.shape)
     mine = np.ones(members.size, bool)
     others = when = members[:0]
     if known is not None and own is not None:
@@ -61,7 +60,7 @@ def times(
             return result
     x, y, z = corner
     events = Events((x - 1, y - 1, z - 1), others, when, noting=True)
-    peel(Voxels(shape, members), members[mine], order[mine], Ends(voxels, depths), events)
+    peel(Voxels(shape, members), members[mine], order[mine], Ends(shape, depths_of(members, depths)), events)
     flat = np.pad(result, 1).reshape(-1)
     for time, gone in events.noted or ():
         flat[gone] = time
