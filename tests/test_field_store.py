@@ -25,7 +25,7 @@ def written(folder, fields, max_error):
 values = st.floats(-30, 30, width=32) | st.sampled_from([0.0, 1e-30, -1e-30, 0.25, -0.25])
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(1, 9)] * 3),
     levels=st.integers(1, 4),

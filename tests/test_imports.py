@@ -28,7 +28,7 @@ ORDER = """
     surface_distance overlap centreline_points comparison metric_table metrics
     alignment segments segment_comparison
     familiarity optimiser checkpoint data segment_findings sources sampling inference training
-    report reconstruction blockwise blockwise.plan blockwise.band blockwise.centreline
+    report reconstruction blockwise blockwise.plan blockwise.band blockwise.centreline blockwise.wall
     blockwise.tasks blockwise.executors blockwise.run
     evaluation doctor api commands cli
 """.split()  # noqa: SIM905 (rows that belong together are easier to keep in order than a list of one name a line)

@@ -66,12 +66,15 @@ def in_blocks(scan, tmp_path_factory):
     """Fields, report and graph of blocks of 40 voxels, one after the other."""
     folder = tmp_path_factory.mktemp("serial")
     report = reconstruct_in_blocks(make_plan(scan, block=40), folder)
-    return found(folder), report, (folder / "centreline.json").read_text()
+    return found(folder), report, (folder / "centreline.json").read_text(), (folder / "mesh.ply").read_bytes()
 
 
 def test_they_are_those_of_one_piece(whole, in_blocks, scan, tmp_path):
-    fields, report, _ = in_blocks
+    fields, report, *_ = in_blocks
     assert report["betti"] == betti_numbers(whole.levels[0] <= 0)
+    assert report["mesh"]["watertight"]
+    beta0, beta1, beta2 = report["betti"]
+    assert report["mesh"]["euler_number"] == 2 * (beta0 - beta1 + beta2)
     assert report["graph"] == {"components": report["betti"][0], "loops": report["betti"][1]}
     for field, expected in zip(fields, whole.levels, strict=True):
         assert np.array_equal(field <= 0, expected <= 0)
@@ -88,6 +91,7 @@ def test_blocks_and_workers_make_no_difference(scan, in_blocks, tmp_path, block,
     report = reconstruct_in_blocks(make_plan(scan, block=block), tmp_path, executor)
     assert report == in_blocks[1]
     assert (tmp_path / "centreline.json").read_text() == in_blocks[2]
+    assert (tmp_path / "mesh.ply").read_bytes() == in_blocks[3]
     for field, expected in zip(found(tmp_path), in_blocks[0], strict=True):
         assert np.array_equal(field, expected)
     mask = open_volume(tmp_path / "vessels.zarr")

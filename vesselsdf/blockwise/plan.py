@@ -24,6 +24,9 @@ Task = tuple[str, Block]
 PHASES = ("survey", "stem", "field")
 """Before merging; each needs all of the one before."""
 MERGING = "merge"
+MESHING = "mesh"
+TILE = 128
+"""Voxels along the edge of the parts of the mesh: the same whatever the blocks, as parts show in its triangles."""
 
 
 class Plan(BaseModel):
@@ -66,6 +69,9 @@ class Plan(BaseModel):
 
     def blocks(self, phase: str) -> list[Block]:
         """The blocks that a phase has."""
+        if phase == MESHING:
+            x, y, z = (range(-(-n // TILE)) for n in self.shape)
+            return list(itertools.product(x, y, z))
         width = 2 ** int(phase.removeprefix(f"{MERGING}-")) if phase.startswith(MERGING) else 1
         x, y, z = (range(-(-n // width)) for n in self.grid)
         return list(itertools.product(x, y, z))

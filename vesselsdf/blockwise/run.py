@@ -8,8 +8,9 @@ import networkx as nx
 
 from vesselsdf.blockwise.centreline import THIN, centreline, settled
 from vesselsdf.blockwise.executors import Executor, serial, undone
-from vesselsdf.blockwise.plan import Plan
+from vesselsdf.blockwise.plan import MESHING, Plan
 from vesselsdf.blockwise.tasks import FIELDS, MASK, prepare, summary
+from vesselsdf.blockwise.wall import whole_mesh
 from vesselsdf.checkpoint import GENERAL, load_model
 from vesselsdf.errors import InputError, RunError
 from vesselsdf.field_store import ERROR, FieldStore
@@ -73,6 +74,7 @@ def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | N
         while not settled(folder, plan, turn):
             turn += 1
             complete(f"{THIN}-{turn}")
+        complete(MESHING)
     last = summary(folder, plan.phases()[-1], (0, 0, 0))
     betti = blocks.result(last, plan.shape)
     if betti[0] == 0:
@@ -88,6 +90,7 @@ def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | N
         "shape": plan.shape,
         "spacing": plan.spacing,
         "betti": betti,
+        "mesh": whole_mesh(folder, plan),
         "graph": {"components": trees, "loops": graph.number_of_edges() - len(graph) + trees},
     }
     write_json(folder / "topology.json", report)

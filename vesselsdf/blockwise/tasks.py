@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vesselsdf.blockwise import centreline
+from vesselsdf.blockwise import centreline, wall
 from vesselsdf.blockwise.plan import Block, Plan, mark
 from vesselsdf.checkpoint import Model, load_model
 from vesselsdf.errors import RunError
@@ -122,7 +122,12 @@ def thin(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     return centreline.thin(folder, plan, FieldStore.open(folder / FIELDS), int(phase.split("-")[1]), block)
 
 
-TASKS = {"survey": survey, "stem": stem, "field": field, "merge": merge, "thin": thin}
+def mesh(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
+    """The wall in one tile."""
+    return wall.mesh(folder, plan, FieldStore.open(folder / FIELDS), block)
+
+
+TASKS = {"survey": survey, "stem": stem, "field": field, "merge": merge, "thin": thin, "mesh": mesh}
 
 
 def summary(folder: Path, phase: str, block: Block) -> blocks.Summary:

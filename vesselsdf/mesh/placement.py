@@ -34,7 +34,17 @@ SETTLED = 1e-9
 def place(
     field: Num[np.ndarray, "x y z"], marched: Marched
 ) -> tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, " v"]]:
-    """Vertices of the marched surface in voxel indices, and `kappa` at each, per unit of the field.
+    """Vertices of the marched surface in voxel indices, and `kappa` at each, per unit of the field."""
+    along, kappa = crossings(field, marched)
+    return marched.at(along), kappa
+
+
+def crossings(
+    field: Num[np.ndarray, "x y z"], marched: Marched
+) -> tuple[Float[np.ndarray, " v"], Float[np.ndarray, " v"]]:
+    """Share of its edge beyond the lower end at which each vertex lies, and `kappa` there, per unit of the field.
+
+    Both are the same bits whatever part of a volume the field is, three voxels from where it was cut.
 
     Edges that lead out of the grid are crossed half-way, where the mirrored field closes the surface. In a grid of less
     than four samples along an axis the crossings along it are linear.
@@ -48,10 +58,10 @@ def place(
     position = marched.lower[np.arange(len(along)), marched.axis] - start
     (smooth,) = np.nonzero((start >= 0) & (position >= 0) & (position < 3))
     if len(smooth) == 0:
-        return marched.at(along), kappa
+        return along, kappa
     samples = line_samples(field, marched.lower[smooth], marched.axis[smooth], start[smooth])
     step = np.abs(above - below)[smooth]
-    scale = step.max()
+    scale = 2.0 ** np.ceil(np.log2(step.max()))  # a power of two, so that no bits depend on it
     samples, step = samples / scale, step / scale
     middle = samples[np.arange(len(smooth)), position[smooth]][:, None]
     samples = np.clip(samples, middle - FAR * step[:, None], middle + FAR * step[:, None])
@@ -64,7 +74,7 @@ def place(
     own = np.clip(kappa[smooth], -STEEPEST / largest, STEEPEST / largest)
     psi = samples + own[:, None] * samples**2
     along[smooth] = cubic_root(psi, position[smooth])
-    return marched.at(along), kappa / scale
+    return along, kappa / scale
 
 
 def line_samples(

@@ -45,17 +45,22 @@ def refine(
     cells: Int[np.ndarray, "f 3"],
     spacing: Float[np.ndarray, "3"],
     settled: int = 0,
+    rim: Int[np.ndarray, " r"] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The mesh with its curved edges split once: vertices (voxel indices), kappa, faces and cells as before.
 
     cells: the lower corner of the cube that each face lies in; faces of one cube follow each other. spacing: voxel edge
-    lengths in mm, in which tolerances are meant. settled: edges between the first so many vertices stay.
+    lengths in mm, in which tolerances are meant. settled: edges between the first so many vertices stay. rim: of the
+    first vertices, a set of bits, and edges between two that share one stay.
     """
     if not field.flags.forc:  # samples are looked up in the order of memory, whichever it is
         field = np.ascontiguousarray(field)
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     # On a closed oriented mesh every edge runs once in each direction.
     (half,) = np.nonzero((start < end) & (end >= settled))
+    if rim is not None:
+        bits = np.concatenate([rim, np.zeros(len(vertices) - len(rim), rim.dtype)])
+        half = half[bits[start[half]] & bits[end[half]] == 0]
     normals = vertex_normals(vertices * spacing, faces)
     # A chord of length l over an arc whose ends differ by an angle w is off by l w / 8 in the middle.
     turn, chord = normals[end[half]] - normals[start[half]], vertices[end[half]] - vertices[start[half]]
