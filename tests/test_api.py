@@ -46,7 +46,7 @@ def test_a_mask_becomes_field_mesh_graph_and_report_that_agree(tmp_path):
     made.save(tmp_path / "out")
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {
-        "sdf.nii.gz", "vessels.nii.gz", "mesh.ply", "mesh.stl", "mesh.glb", "mesh.vtp",
+        "sdf.nii.gz", "sdf.zarr", "vessels.nii.gz", "mesh.ply", "mesh.stl", "mesh.glb", "mesh.vtp",
         "centreline.json", "centreline.swc", "centreline.graphml",
         "centreline.vtp", "branches.csv", "bifurcations.csv", "terminals.csv", "anatomy.json", "topology.json",
         "preview.png", "run.json",

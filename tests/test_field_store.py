@@ -13,6 +13,7 @@ from vesselsdf.errors import InputError
 from vesselsdf.field_store import FieldStore, write_fields
 from vesselsdf.scales import level_shape, pyramid
 from vesselsdf.synthesis.cases import synthetic_case
+from vesselsdf.volume import read_volume
 
 TURNED = np.array([[0.0, -0.5, 0, 7], [0.5, 0, 0, -3], [0, 0, -0.5, 2], [0, 0, 0, 1]])
 
@@ -99,3 +100,12 @@ def test_what_is_no_store_is_refused(tmp_path):
 def test_a_block_that_would_cut_voxels_is_refused(tmp_path):
     with pytest.raises(InputError, match="multiple of 8 for 4 levels"):
         FieldStore.create(tmp_path / "a.zarr", (20, 20, 20), TURNED, 4, block=36)
+
+
+def test_it_is_read_as_any_volume(tmp_path, tree):
+    store = write_fields(tmp_path / "sdf.zarr", tree, TURNED)
+    volume = read_volume(tmp_path / "sdf.zarr")
+    assert np.array_equal(volume.array, store.read())
+    assert np.array_equal(volume.affine, TURNED)
+    with pytest.raises(InputError, match="spacing"):
+        read_volume(tmp_path / "sdf.zarr", (1, 1, 1))

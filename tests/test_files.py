@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vesselsdf.files import atomic_path, jsonable, write_json, write_text
+from vesselsdf.files import atomic_folder, atomic_path, jsonable, write_json, write_text
 
 # Writes half of a file, says so, and waits to be killed.
 HALF_WRITER = """
 import sys, time
-from vesselsdf.files import atomic_path
+from vesselsdf.files import atomic_folder, atomic_path
 with atomic_path(sys.argv[1]) as temporary:
     with open(temporary, "w") as handle:
         handle.write("half of the new")
@@ -134,3 +134,15 @@ def test_json_is_strict_and_holds_what_numpy_gives(tmp_path):
 def test_what_is_json_already_stays_as_it_is(value):
     assert jsonable(value) == value
     assert json.loads(json.dumps(jsonable(value), allow_nan=False)) == value
+
+
+def test_a_folder_takes_the_place_of_another_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "a.zarr"
+    for text in ("first", "second"):
+        with atomic_folder(path) as temporary:
+            (temporary / "file").write_text(text)
+        assert (path / "file").read_text() == text
+    with pytest.raises(FileNotFoundError), atomic_folder(path) as temporary:
+        (temporary / "there" / "file").write_text("third")
+    assert (path / "file").read_text() == "second"
+    assert [one.name for one in tmp_path.iterdir()] == ["a.zarr"]

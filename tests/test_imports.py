@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vesselsdf"
 # Each module may import those above it. A folder's name stands for all its modules that are not listed by themselves.
 ORDER = """
     constants errors compiled files progress streams vtk_xml resampling marching
-    volume itk dicom formats zarr_volume
-    distance scales field_store
+    volume scales field_store zarr_volume itk dicom formats
+    distance
     topology.betti
     synthesis
     config preprocessing

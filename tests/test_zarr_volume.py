@@ -5,7 +5,7 @@ import pytest
 import zarr
 
 from vesselsdf.errors import InputError
-from vesselsdf.volume import Volume
+from vesselsdf.volume import Volume, read_volume
 from vesselsdf.zarr_volume import open_volume, write_volume
 
 OBLIQUE = np.array([[0.0, -0.5, 0, 7], [0.4, 0, 0.3, -3], [-0.3, 0, 0.4, 2], [0, 0, 0, 1]])
@@ -72,3 +72,11 @@ def test_infinite_voxels_are_refused(tmp_path):
     found.read((slice(2, 4), slice(0, 5), slice(0, 6)))
     with pytest.raises(InputError, match="NaN or infinite"):
         found.read((slice(0, 4), slice(0, 5), slice(0, 6)))
+
+
+def test_it_is_read_as_any_volume(tmp_path):
+    volume = Volume(np.random.default_rng(0).integers(0, 9, (20, 21, 22)).astype(np.int16), OBLIQUE)
+    write_volume(volume, tmp_path / "a.zarr")
+    found = read_volume(tmp_path / "a.zarr")
+    assert np.array_equal(found.array, volume.array)
+    assert np.allclose(found.affine, OBLIQUE)

@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
 
 from vesselsdf.errors import InputError
+from vesselsdf.files import atomic_folder
 from vesselsdf.scales import level_shape, prolong
 
 BLOCK = 256
@@ -86,6 +87,12 @@ class FieldStore:
             "affine": affine.tolist(), "levels": levels, "max_error": error, "step": _step(error),
         }  # fmt: skip
         return cls.open(path)
+
+    @staticmethod
+    def at(path: str | Path) -> bool:
+        """Whether there is a field at a path, rather than anything else."""
+        file = Path(path) / "zarr.json"
+        return file.is_file() and '"max_error"' in file.read_text(encoding="utf-8", errors="replace")
 
     @classmethod
     def open(cls, path: str | Path) -> "FieldStore":
@@ -182,10 +189,11 @@ def write_fields(
 ) -> FieldStore:
     """Write whole fields, finest first; `affine` is that of level 0, `max_error` in mm (default an 8th of a voxel)."""
     shape = fields[0].shape
-    store = FieldStore.create(path, shape, affine, len(fields), max_error)
-    for low in itertools.product(*(range(0, n, BLOCK) for n in shape)):
-        store.write(fields, low, [min(a + BLOCK, n) for a, n in zip(low, shape, strict=True)])
-    return store
+    with atomic_folder(path) as temporary:
+        store = FieldStore.create(temporary, shape, affine, len(fields), max_error)
+        for low in itertools.product(*(range(0, n, BLOCK) for n in shape)):
+            store.write(fields, low, [min(a + BLOCK, n) for a, n in zip(low, shape, strict=True)])
+    return FieldStore.open(path)
 
 
 def _step(max_error: float) -> float:

@@ -36,6 +36,8 @@ def suffix_of(path: Path) -> str:
 
 def read(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
     """Stored voxels in (x, y, z) order and affine to RAS mm, not yet checked further."""
+    if path.is_dir() and any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        return _read_zarr(path, spacing)
     if path.is_dir():
         from vesselsdf.dicom import read_series
 
@@ -54,6 +56,19 @@ def read(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
         return READERS[suffix](path), np.diag([*map(float, spacing), 1.0])
     _refuse_spacing(path, spacing)
     return READERS[suffix](path)
+
+
+def _read_zarr(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
+    """An OME-Zarr volume, a plain array, or the finest level of a field that vesselsdf wrote."""
+    from vesselsdf.field_store import FieldStore
+    from vesselsdf.zarr_volume import open_volume
+
+    if FieldStore.at(path):
+        _refuse_spacing(path, spacing)
+        store = FieldStore.open(path)
+        return store.read(), store.affine
+    volume = open_volume(path, spacing)
+    return volume.read(tuple(slice(n) for n in volume.shape)), volume.affine
 
 
 def _refuse_spacing(path: Path, spacing: Spacing) -> None:

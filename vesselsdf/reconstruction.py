@@ -23,6 +23,7 @@ from vesselsdf.branch_persistence import Describe
 from vesselsdf.branch_table import write_bifurcations, write_branches, write_terminals
 from vesselsdf.errors import RunError
 from vesselsdf.false_features import false_features, mended
+from vesselsdf.field_store import write_fields
 from vesselsdf.files import write_json
 from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_graphml, write_swc, write_vtp
@@ -137,6 +138,7 @@ class Reconstruction:
         graph, mesh, topology = self.graph, self.mesh(), self.topology()
         with self.timed("writing"):
             write_volume(self.sdf, folder / "sdf.nii.gz")
+            write_fields(folder / "sdf.zarr", self.levels, self.affine)
             write_volume(self.mask, folder / "vessels.nii.gz")
             coloured = colour_by_radius(mesh, graph)
             for suffix in ("ply", "stl", "glb", "vtp"):

@@ -99,8 +99,10 @@ def affine_fault(affine: np.ndarray) -> str | None:
 def read_volume(path: str | Path, spacing: tuple[float | int, float | int, float | int] | None = None) -> Volume:
     """Read a volume and check that it can be trusted.
 
-    path: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .tif, .tiff, .npy, or a folder with one DICOM series.
-    spacing: voxel edge lengths (x, y, z) in mm; needed for TIFF and .npy, which do not carry them, refused elsewhere.
+    path: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .tif, .tiff, .npy, a folder with one DICOM series, OME-Zarr, a Zarr
+        array, or a field that vesselsdf wrote as `sdf.zarr`.
+    spacing: voxel edge lengths (x, y, z) in mm; needed for TIFF, .npy and Zarr arrays, which do not carry them, refused
+        elsewhere.
     Voxels keep their stored type, and become float32 where the file asks for scaling. A trailing axis of length 1
     is dropped. A sheared grid (gantry tilt) is resampled onto an orthogonal one with a logged warning.
     Raises `InputError` for everything that cannot be trusted: damaged files, bad geometry, NaN or infinite voxels.
