@@ -19,7 +19,7 @@ from vesselsdf.files import atomic_folder, atomic_path, jsonable, write_json, wr
 # Writes half of a file, says so, and waits to be killed.
 HALF_WRITER = """
 import sys, time
-from vesselsdf.files import atomic_folder, atomic_path
+from vesselsdf.files import atomic_path
 with atomic_path(sys.argv[1]) as temporary:
     with open(temporary, "w") as handle:
         handle.write("half of the new")
