@@ -147,10 +147,12 @@ def _blocks(arguments: list[str]) -> int:
             max_error: of the distance field that is kept, mm; by default an eighth of a voxel.
         """
         from vesselsdf.blockwise.executors import chosen
-        from vesselsdf.blockwise.run import make_plan, reconstruct_in_blocks
+        from vesselsdf.blockwise.run import make_plan, reconstruct_in_blocks, tidy
 
         plan = make_plan(volume, checkpoint, spacing, block, max_error)
         report = reconstruct_in_blocks(plan, output, chosen(workers, part, dask))
+        if part is None:  # other parts may still be at work
+            tidy(output)
         print("components {}, loops {}, cavities {} (26 for vessels, 6 for background)".format(*report["betti"]))
         print(f"Distance field, mask and topology: {output}")
         return 0

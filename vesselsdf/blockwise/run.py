@@ -1,5 +1,6 @@
 """Reconstruction of a volume that fits into no memory, in blocks: phase after phase, by any executor."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import networkx as nx
 
 from vesselsdf.blockwise.centreline import THIN, centreline, settled
-from vesselsdf.blockwise.executors import Executor, serial, undone
+from vesselsdf.blockwise.executors import Execute, Executor, serial, undone
 from vesselsdf.blockwise.plan import MESHING, Plan
 from vesselsdf.blockwise.tasks import FIELDS, MASK, prepare, summary
 from vesselsdf.blockwise.wall import whole_mesh
@@ -60,23 +61,36 @@ def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | N
     """
     folder = Path(folder)
     plan.save(folder)
-    prepare(folder, plan)
-    with executor or serial() as execute:
+    if not (folder / "run.json").is_file():
+        prepare(folder, plan)
+        with executor or serial() as execute:
+            turn = _complete(folder, plan, execute)
+        write_json(folder / "topology.json", _finished(folder, plan, turn))
+        write_json(folder / "run.json", plan.model_dump() | {"fields": FIELDS, "mask": MASK} | versions())
+    return json.loads((folder / "topology.json").read_text(encoding="utf-8"))
 
-        def complete(phase: str) -> None:
-            if tasks := undone(folder, [(phase, block) for block in plan.blocks(phase)]):
-                execute(folder, tasks)
 
-        for phase in plan.phases():
-            complete(phase)
-        turn = 1
-        complete(f"{THIN}-{turn}")
-        while not settled(folder, plan, turn):
-            turn += 1
-            complete(f"{THIN}-{turn}")
-        complete(MESHING)
-    last = summary(folder, plan.phases()[-1], (0, 0, 0))
-    betti = blocks.result(last, plan.shape)
+def _complete(folder: Path, plan: Plan, execute: Execute) -> int:
+    """Do all tasks that are not done, phase after phase; returns the last turn of thinning."""
+
+    def phase(name: str) -> None:
+        if tasks := undone(folder, [(name, block) for block in plan.blocks(name)]):
+            execute(folder, tasks)
+
+    for name in plan.phases():
+        phase(name)
+    phase(MESHING)
+    turn = 1
+    phase(f"{THIN}-{turn}")
+    while not settled(folder, plan, turn):
+        turn += 1
+        phase(f"{THIN}-{turn}")
+    return turn
+
+
+def _finished(folder: Path, plan: Plan, turn: int) -> dict[str, Any]:
+    """Write graph and mesh of the whole; the report."""
+    betti = blocks.result(summary(folder, plan.phases()[-1], (0, 0, 0)), plan.shape)
     if betti[0] == 0:
         raise RunError(
             f"In {plan.source} no vessel was found: the network was trained on images that look different; check its "
@@ -85,7 +99,7 @@ def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | N
     graph = centreline(folder, plan, FieldStore.open(folder / FIELDS), turn)
     write_graph_json(graph, folder / "centreline.json")
     trees = nx.number_connected_components(graph)
-    report = {
+    return {
         "connectivity": "26 for vessels, 6 for background",
         "shape": plan.shape,
         "spacing": plan.spacing,
@@ -93,13 +107,10 @@ def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | N
         "mesh": whole_mesh(folder, plan),
         "graph": {"components": trees, "loops": graph.number_of_edges() - len(graph) + trees},
     }
-    write_json(folder / "topology.json", report)
-    write_json(folder / "run.json", plan.model_dump() | {"fields": FIELDS, "mask": MASK} | versions())
-    return report
 
 
 def tidy(folder: str | Path) -> None:
-    """Remove what only an unfinished run needs."""
+    """Remove what only an unfinished run needs; not while other parts of it are at work."""
     folder = Path(folder)
     if (folder / "run.json").is_file():
         shutil.rmtree(folder / "work", ignore_errors=True)
