@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vesselsdf.files import atomic_folder, atomic_path, jsonable, write_json, write_text
+from vesselsdf.files import atomic_folder, atomic_path, jsonable, new_folder, write_json, write_text
 
 # Writes half of a file, says so, and waits to be killed.
 HALF_WRITER = """
@@ -145,4 +145,20 @@ def test_a_folder_takes_the_place_of_another_only_when_it_is_whole(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_folder(path) as temporary:
         (temporary / "there" / "file").write_text("third")
     assert (path / "file").read_text() == "second"
+    assert [one.name for one in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_of_several_that_make_a_folder_the_first_one_stays(tmp_path):
+    path = tmp_path / "a.zarr"
+
+    def slow(temporary):
+        new_folder(path, lambda other: (other / "file").write_text("first"))
+        (temporary / "file").write_text("second")
+
+    new_folder(path, slow)
+    assert (path / "file").read_text() == "first"
+    new_folder(path, lambda temporary: (temporary / "file").write_text("third"))
+    assert (path / "file").read_text() == "first"
+    with pytest.raises(ZeroDivisionError):
+        new_folder(tmp_path / "b", lambda temporary: 1 / 0)
     assert [one.name for one in tmp_path.iterdir()] == ["a.zarr"]

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes the file private; results should be as readable as any other file of the user.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        _publish(temporary, 0o666)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -57,9 +54,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=PARTIAL, suffix=path.suffix, dir=path.parent))
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o777 & ~umask)
+        _publish(temporary, 0o777)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
             os.replace(path, old / path.name)
@@ -70,6 +65,30 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def new_folder(path: str | Path, make: Callable[[Path], Any]) -> None:
+    """Have `make` fill a folder unless there is one; if several processes do that at once, the first one's stays."""
+    path = Path(path)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=PARTIAL, suffix=path.suffix, dir=path.parent))
+    try:
+        make(temporary)
+        _publish(temporary, 0o777)
+        os.rename(temporary, path)  # refuses where there is a folder that is not empty
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not (isinstance(error, OSError) and path.exists()):
+            raise
+
+
+def _publish(temporary: Path, mode: int) -> None:
+    """Temporary files and folders are private; results should be as readable as any other of the user."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(temporary, mode & ~umask)
 
 
 def remove_partial(folder: Path) -> None:

@@ -9,6 +9,7 @@
 Fields have the bits of those of one piece (`inference`), so whatever the blocks, all that follows is the same.
 """
 
+import errno
 import functools
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from vesselsdf.blockwise.plan import Block, Plan, mark
 from vesselsdf.checkpoint import Model, load_model
 from vesselsdf.errors import RunError
 from vesselsdf.field_store import FieldStore
-from vesselsdf.files import atomic_path
+from vesselsdf.files import atomic_path, new_folder
 from vesselsdf.inference import coarse_margin, coarse_stem, context_reach, margin, refined
 from vesselsdf.preprocessing import FAT, SOFT_TISSUE, Scale, acquisition, sample_stride
 from vesselsdf.resampling import regrid_part
@@ -30,6 +31,7 @@ from vesselsdf.volume import isotropic_grid
 from vesselsdf.zarr_volume import ZarrVolume, create_volume, open_volume
 
 FIELDS, MASK, STEM = "sdf.zarr", "vessels.zarr", "work/stem.zarr"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run_task(folder: str | Path, phase: str, block: Block) -> None:
@@ -45,27 +47,30 @@ def run_task(folder: str | Path, phase: str, block: Block) -> None:
         with atomic_path(done) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **found)
     except OSError as error:
+        what = "make room there" if error.errno in FULL else "see to that"
         raise RunError(
-            f"Block {block} could not be written to {folder} ({error.strerror or error}): make room there, then give "
-            "the same command again; what is finished is kept."
+            f"Block {block} could not be done in {folder} ({error}): {what}, then give the same command again; what is "
+            "finished is kept."
         ) from error
 
 
 def prepare(folder: Path, plan: Plan) -> None:
-    """Make the empty stores that tasks write into, unless they are there."""
-    model = loaded(plan.checkpoint)
-    if not (folder / FIELDS / "zarr.json").is_file():
-        FieldStore.create(folder / FIELDS, plan.shape, np.array(plan.affine), plan.levels, plan.max_error, plan.block)
-    if not (folder / MASK / "zarr.json").is_file():
-        create_volume(folder / MASK, plan.shape, np.array(plan.affine), "uint8", plan.block)
-    if not (folder / STEM / "zarr.json").is_file():
+    """Make the empty stores that tasks write into, unless they are there; of several that try, one does."""
+    channels = loaded(plan.checkpoint).network.stem_channels[-1]
+    affine = np.array(plan.affine)
+
+    def stems(path: Path) -> None:
         import zarr
 
-        edge, channels = plan.block >> (plan.levels - 1), model.network.stem_channels[-1]
-        zarr.create_array(
-            str(folder / STEM), shape=(*level_shape(plan.shape, plan.levels - 1), channels), dtype="float32",
-            chunks=(edge, edge, edge, channels), fill_value=0.0,
-        )  # fmt: skip
+        shape, edge = level_shape(plan.shape, plan.levels - 1), plan.block >> (plan.levels - 1)
+        zarr.create_array(str(path), shape=(*shape, channels), dtype="float32", chunks=(edge, edge, edge, channels))
+
+    for name, make in (
+        (FIELDS, lambda path: FieldStore.create(path, plan.shape, affine, plan.levels, plan.max_error, plan.block)),
+        (MASK, lambda path: create_volume(path, plan.shape, affine, "uint8", plan.block)),
+        (STEM, stems),
+    ):
+        new_folder(folder / name, make)
 
 
 def survey(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
