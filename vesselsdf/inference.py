@@ -8,7 +8,9 @@ and adds the corrections. Features are handed down as rows of active voxels alon
 of the box, time and memory follow the surface of the vessels.
 
 A slab begins and ends as many planes beyond its own as its values depend on, so that each of them is computed from the
-same neighbours as in one piece: fields differ from those of `forward` by rounding alone.
+same neighbours as in one piece: fields differ from those of `forward` by rounding alone. Products are made such that
+not even the last bits of a value depend on what is computed with it (`convolution`; on a CPU): whatever the slabs, and
+if a volume is evaluated in parts (`coarse_stem`, `refined`), fields are the same bits.
 """
 
 from collections.abc import Callable, Iterator
@@ -60,12 +62,7 @@ def predict(
     network.eval()
     with torch.inference_mode():
         fields = _fields(network, *_tensors(network, image, acquisition), slab, most)
-        for level, field in enumerate(fields):
-            if not torch.isfinite(field).all():
-                raise RunError(
-                    f"The network returned values that are not finite at level {level}; its weights are damaged."
-                )
-        return [field.mul_(spacing)[0, 0].cpu().numpy() for field in fields]
+        return [field.mul_(spacing)[0, 0].cpu().numpy() for field in _finite(fields)]
 
 
 def coarse_stem(
@@ -105,7 +102,7 @@ def refined(
         x, y, z = (slice(low, low + n) for low, n in zip(before, shape, strict=True))
         stems = _stems(network, volume, acquired, slab, network.levels - 2)
         fields = _refined(network, stems, field[:, :, x, y, z], features[:, :, x, y, z], tuple(image.shape), slab, most)
-        return [field[0, 0].cpu().numpy() for field in fields]
+        return [field[0, 0].cpu().numpy() for field in _finite(fields)]
 
 
 def alignment(network: VesselNet) -> int:
@@ -147,6 +144,16 @@ def _stem_reach(level: int) -> int:
 
 def _aligned(network: VesselNet, voxels: int) -> int:
     return -(-voxels // alignment(network)) * alignment(network)
+
+
+def _finite(fields: list[Tensor]) -> list[Tensor]:
+    """The fields, if all their values are finite."""
+    for level, field in enumerate(fields):
+        if not torch.isfinite(field).all():
+            raise RunError(
+                f"The network returned values that are not finite at level {level}; its weights are damaged."
+            )
+    return fields
 
 
 def _tensors(network: VesselNet, image: np.ndarray, acquisition: np.ndarray) -> tuple[Tensor, Tensor]:
