@@ -1,5 +1,6 @@
 """The commands of the command line: options, a call of the API, what is printed of it."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ def _parse(function: Callable[..., int], command: str, examples: str, arguments:
     """Call `function` with its parameters filled from `arguments`."""
     import tyro
 
-    purpose = (function.__doc__ or "").split("Args:")[0].strip()
+    purpose = inspect.cleandoc(function.__doc__ or "").split("Args:")[0].strip()
     description = f"{purpose}\n\nexamples:\n{examples}"
     return tyro.cli(
         function,
