@@ -1,7 +1,6 @@
 """A distance field in memory where vessels are: bricks of voxels, so that memory follows the vessels and not the box.
 
-Bricks that no vessel comes near are left out; there the field is `reach`, which is
-enough to know that it is outside.
+Bricks that no vessel comes near are left out; there the field is `reach`, which is enough to know that it is outside.
 """
 
 from collections.abc import Iterable

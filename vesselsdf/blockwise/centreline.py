@@ -13,7 +13,7 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32, Int64
 from scipy import ndimage
 
 from vesselsdf.blockwise.band import EDGE, Band
@@ -35,15 +35,16 @@ def thin(folder: Path, plan: Plan, store: FieldStore, turn: int, block: Block) -
     """Times at which the voxels of a block go, found anew unless those of its neighbours are what it expected."""
     low, high = plan.box(block)
     halo = HALO * 2 ** (turn - 1)
-    ring = _around(plan, low, high, 1)
+    ring = plan.around(low, high, 1)
     if turn > 1:
         with np.load(mark(folder, f"{THIN}-{turn - 1}", block), allow_pickle=False) as found:
             before = {key: found[key] for key in found.files}
         if np.array_equal(_dense(before["ring"], before["ring_times"], ring), _known(folder, plan, turn - 1, *ring)):
             return before | {"changed": False}
-    inner = _around(plan, low, high, halo)
-    first, last = _around(plan, low, high, halo + 1) if turn > 1 else inner
-    mask, depth = _filled(plan, store, first, last)
+    inner = plan.around(low, high, halo)
+    first, last = plan.around(low, high, halo + 1) if turn > 1 else inner
+    field = _filled(plan, store, first, last)
+    mask, depth = field <= 0, field / np.float32(-plan.spacing)
     if not mask[tuple(map(slice, ring[0] - first, ring[1] - first))].any():
         none = np.zeros(0, np.int64)
         return {"changed": turn == 1, "ring": none, "ring_times": none, "own": none, "own_times": none}
@@ -109,11 +110,7 @@ def _parts(folder: Path, plan: Plan, store: FieldStore, turn: int) -> Iterator[t
                 continue
         low, high = plan.box(block)
         low, high = low // EDGE * EDGE, np.minimum(-(-high // EDGE) * EDGE, plan.shape)
-        yield low, store.read(0, low, high)
-
-
-def _around(plan: Plan, low: np.ndarray, high: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.maximum(low - voxels, 0), np.minimum(high + voxels, plan.shape)
+        yield low, _filled(plan, store, low, high)
 
 
 def _dense(places: np.ndarray, values: np.ndarray, box: tuple[np.ndarray, np.ndarray]) -> Int64[np.ndarray, "_ _ _"]:
@@ -138,20 +135,15 @@ def _known(folder: Path, plan: Plan, turn: int, low: np.ndarray, high: np.ndarra
     return result
 
 
-def _filled(
-    plan: Plan, store: FieldStore, low: np.ndarray, high: np.ndarray
-) -> tuple[Bool[np.ndarray, "x y z"], Float32[np.ndarray, "x y z"]]:
-    """Mask without small cavities, and depth in voxels; what it says of a voxel does not depend on the box."""
-    first, last = _around(plan, low, high, CAVITY + 1)
-    field = store.read(0, first, last)
-    mask, depth = field <= 0, field / np.float32(-plan.spacing)
-    hollow, _ = ndimage.label(~mask)
+def _filled(plan: Plan, store: FieldStore, low: np.ndarray, high: np.ndarray) -> Float32[np.ndarray, "x y z"]:
+    """The field in a box with small cavities filled; what it is at a voxel does not depend on the box."""
+    first, last = plan.around(low, high, CAVITY + 1)
+    stored = store.read(0, first, last)
+    field = stored.copy()
+    hollow, _ = ndimage.label(stored > 0)
     for number, box in enumerate(ndimage.find_objects(hollow), start=1):
-        within = all(part.start > 0 and part.stop < n for part, n in zip(box, mask.shape, strict=True))
+        within = all(part.start > 0 and part.stop < n for part, n in zip(box, stored.shape, strict=True))
         if within and max(part.stop - part.start for part in box) <= CAVITY:
             wide = tuple(slice(part.start - 1, part.stop + 1) for part in box)
-            inside = hollow[wide] == number
-            mask[wide] |= inside
-            depth[wide][inside] = depth[wide].max()
-    inner = tuple(map(slice, low - first, high - first))
-    return mask[inner], depth[inner]
+            field[wide][hollow[wide] == number] = stored[wide].min()
+    return field[tuple(map(slice, low - first, high - first))]

@@ -42,15 +42,16 @@ def serial() -> Iterator[Execute]:
 
 @contextmanager
 def part(number: int, of: int) -> Iterator[Execute]:
-    """Every `of`-th task, then whatever others have not done: so no part waits for one that has died."""
+    """A share of the tasks, then whatever others have not done: so no part waits for one that has died."""
     if not 1 <= number <= of:
         raise InputError(f"--part is {number}/{of}: give a part from 1/{of} to {of}/{of}.")
 
     def execute(folder: Path, tasks: Sequence[Task]) -> None:
-        own = tasks[number - 1 :: of]
+        # By their places, so that all parts agree on whose a task is, whatever is done already.
+        shares = [[task for task in tasks if sum(task[1]) % of == k] for k in range(of)]
         # The others' last ones first, each part beginning with another's: two seldom do the same.
-        others = [task for step in range(1, of) for task in tasks[(number - 1 + step) % of :: of][::-1]]
-        _in_turn(folder, [*own, *others])
+        others = [task for step in range(1, of) for task in shares[(number - 1 + step) % of][::-1]]
+        _in_turn(folder, [*shares[number - 1], *others])
 
     yield execute
 

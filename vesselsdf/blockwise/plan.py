@@ -62,6 +62,10 @@ class Plan(BaseModel):
         low = np.array(block) * self.block
         return low, np.minimum(low + self.block, self.shape)
 
+    def around(self, low: np.ndarray, high: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndarray]:
+        """A box with so many voxels around it, as far as the volume reaches."""
+        return np.maximum(low - voxels, 0), np.minimum(high + voxels, self.shape)
+
     def phases(self) -> list[str]:
         """Names of all phases, in order."""
         rounds = max(1, math.ceil(math.log2(max(self.grid))))

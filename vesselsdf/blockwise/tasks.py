@@ -91,7 +91,7 @@ def stem(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     """Features of the coarsest stem of a block, into the store of stems."""
     model, step = loaded(plan.checkpoint), 2 ** (plan.levels - 1)
     low, high = plan.box(block)
-    first, last = _grown(plan, low, high, coarse_margin(model.network))
+    first, last = plan.around(low, high, coarse_margin(model.network))
     features = coarse_stem(model.network, *_seen(str(folder), first, last))
     inner = tuple(map(slice, (low - first) // step, -(-(high - first) // step)))
     _opened(folder / STEM)[tuple(map(slice, low // step, -(-high // step)))] = features[inner]
@@ -102,7 +102,7 @@ def field(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     """Fields and mask of a block, into their stores; the summary of its topology."""
     model, step = loaded(plan.checkpoint), 2 ** (plan.levels - 1)
     low, high = plan.box(block)
-    first, last = _grown(plan, low, high, margin(model.network))
+    first, last = plan.around(low, high, margin(model.network))
     begin = np.maximum(first // step - context_reach(), 0)
     coarse = _opened(folder / STEM)[tuple(map(slice, begin, -(-last // step) + context_reach()))]
     image, acquired = _seen(str(folder), first, last)
@@ -192,10 +192,6 @@ def _scan(plan: Plan) -> ZarrVolume:
 @functools.lru_cache(maxsize=1)
 def _scan_at(path: str, spacing: tuple[float, float, float] | None) -> ZarrVolume:
     return open_volume(path, spacing)
-
-
-def _grown(plan: Plan, low: np.ndarray, high: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.maximum(low - voxels, 0), np.minimum(high + voxels, plan.shape)
 
 
 def _opened(path: Path) -> Any:
