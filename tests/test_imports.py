@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vesselsdf"
 # Each module may import those above it. A folder's name stands for all its modules that are not listed by themselves.
 ORDER = """
     constants errors compiled files progress streams vtk_xml resampling marching
-    volume scales field_store zarr_volume itk dicom formats
+    volume scales field_store zarr_volume itk dicom tiff formats conversion
     distance
     topology.betti
     synthesis

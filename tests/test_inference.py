@@ -1,5 +1,8 @@
 """Slabs of active voxels or everything in one piece: the same numbers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +88,34 @@ def test_whatever_the_slabs_the_bits_are_the_same(busy_network):
     for slab, most in ((1, 1 << 21), (40_000, 500)):
         for a, b in zip(whole, predict(busy_network, image, 1.0, CUBIC, slab, most), strict=True):
             assert np.array_equal(a, b)
+
+
+def test_a_slab_for_which_memory_does_not_suffice_is_done_in_halves():
+    """In a process that may have 100 MB beyond what it has begun with: the whole at once would need 300 more."""
+    made = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert "done in halves" in made.stderr
+
+
+SHORT_OF_MEMORY = """
+import resource, numpy as np, torch
+from vesselsdf.inference import predict
+from vesselsdf.network import VesselNet
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+network = VesselNet()
+torch.nn.init.constant_(network.coarsest.bias, 0.1)
+for part in network.refinements:
+    torch.nn.init.normal_(part.correction.weight, std=0.3)
+image = np.random.default_rng(0).normal(size=(128, 96, 96)).astype(np.float32)
+slices = np.zeros(4, np.float32)
+usual = predict(network, image, 1.0, slices)
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + int(1e8), resource.RLIM_INFINITY))
+short = predict(network, image, 1.0, slices, slab=1 << 24, most=1 << 24)
+assert all(np.array_equal(a, b) for a, b in zip(usual, short))
+"""
 
 
 @SLABS

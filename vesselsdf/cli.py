@@ -13,6 +13,7 @@ usage: vesselsdf COMMAND [options]        vesselsdf COMMAND --help for the optio
   train        train the network on your cases, or on synthetic vessel trees
   reconstruct  volume in; distance field, watertight mesh, centreline graph and topology report out
   blocks       the same of a volume that fits into no memory, block by block, on one machine or many
+  convert      a scan, or a folder of TIFF slices, as OME-Zarr for `blocks`
   mesh         smooth, decimate or open the ends of a reconstruction's mesh, for simulation, print or rendering
   evaluate     compare masks or distance fields with a reference, or measure a trained run
   synth        write synthetic cases: image, label, exact distance field, graph
@@ -24,6 +25,7 @@ examples:
   vesselsdf train --data.root my_cases                    on your own (nnU-Net, MSD or images/ + labels/ folders)
   vesselsdf reconstruct scan.nii.gz -o result             with the weights that come with it
   vesselsdf reconstruct mask.nii.gz -o result --mask      from anybody's segmentation, no network
+  vesselsdf convert slices/ brain.zarr --spacing 0.001 0.001 0.002
   vesselsdf blocks brain.zarr -o result --workers 4       of an OME-Zarr volume of any size
   vesselsdf mesh result -o flow.vtp --smooth --open-ends  wall, inlets and outlets for flow simulation
   vesselsdf evaluate                                      the newest run on its held-out cases
@@ -67,7 +69,9 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
         return error.exit_code
     except MemoryError:
         print(
-            "vesselsdf: memory ran out; crop the volume, or see `vesselsdf inspect` for what it needs.", file=sys.stderr
+            "vesselsdf: memory ran out: reconstruct it in blocks (`vesselsdf blocks`), or crop the volume; "
+            "`vesselsdf inspect` says what it needs.",
+            file=sys.stderr,
         )
         return 3
     except KeyboardInterrupt:

@@ -166,6 +166,35 @@ def _blocks(arguments: list[str]) -> int:
     return _parse(command, "blocks", examples, arguments)
 
 
+def _convert(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        scan: Annotated[Path, tyro.conf.Positional],
+        output: Annotated[Path, tyro.conf.Positional],
+        spacing: Spacing | None = None,
+    ) -> int:
+        """Write a scan as OME-Zarr, which `vesselsdf blocks` reads; some layers at a time are in memory.
+
+        Args:
+            scan: NIfTI, a folder of TIFF slices, a TIFF stack, .npy; or any other scan that fits into memory.
+            output: name of the new OME-Zarr folder.
+            spacing: voxel edges in mm, for .npy and TIFF files only.
+        """
+        from vesselsdf.conversion import convert
+
+        made = convert(scan, output, spacing)
+        edges = " x ".join(f"{edge:.4g}" for edge in made.spacing)
+        print(f"{output}: {' x '.join(map(str, made.shape))} voxels of {edges} mm")
+        print(f"Next: vesselsdf blocks {output} -o result")
+        return 0
+
+    examples = (
+        "  vesselsdf convert scan.nii.gz scan.zarr\n  vesselsdf convert slices/ brain.zarr --spacing 0.001 0.001 0.002"
+    )
+    return _parse(command, "convert", examples, arguments)
+
+
 def _mesh(arguments: list[str]) -> int:
     import tyro
 
@@ -338,6 +367,7 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "train": _train,
     "reconstruct": _reconstruct,
     "blocks": _blocks,
+    "convert": _convert,
     "mesh": _mesh,
     "evaluate": _evaluate,
     "synth": _synth,

@@ -7,10 +7,9 @@ allocate whatever a damaged header claims.
 
 import logging
 import math
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,8 +39,11 @@ def read(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
         return _read_zarr(path, spacing)
     if path.is_dir():
         from vesselsdf.dicom import read_series
+        from vesselsdf.tiff import slice_files
 
-        _refuse_spacing(path, spacing)
+        if slice_files(path):
+            return _read_tiff(path), scaling(path, spacing)
+        refuse_spacing(path, spacing)
         return read_series(path)
     suffix = suffix_of(path)
     if not suffix:
@@ -49,12 +51,9 @@ def read(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
             raise InputError(f"{path} is one DICOM file: give the folder that holds the whole series instead")
         raise InputError(f"{path} has an unknown suffix: use one of {', '.join(READERS)}, or a folder of DICOM files")
     if suffix in (".tif", ".tiff", ".npy"):
-        if spacing is None:
-            raise InputError(f"{path} does not carry a voxel spacing: give it as --spacing X Y Z in mm")
-        if len(spacing) != 3 or not all(np.isfinite(value) and value > 0 for value in spacing):
-            raise InputError(f"{path}: the spacing {spacing} is not three positive lengths in mm: correct --spacing")
-        return READERS[suffix](path), np.diag([*map(float, spacing), 1.0])
-    _refuse_spacing(path, spacing)
+        affine = scaling(path, spacing)
+        return READERS[suffix](path), affine
+    refuse_spacing(path, spacing)
     return READERS[suffix](path)
 
 
@@ -64,14 +63,24 @@ def _read_zarr(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
     from vesselsdf.zarr_volume import open_volume
 
     if FieldStore.at(path):
-        _refuse_spacing(path, spacing)
+        refuse_spacing(path, spacing)
         store = FieldStore.open(path)
         return store.read(), store.affine
     volume = open_volume(path, spacing)
     return volume.read(tuple(slice(n) for n in volume.shape)), volume.affine
 
 
-def _refuse_spacing(path: Path, spacing: Spacing) -> None:
+def scaling(path: Path, spacing: Spacing) -> np.ndarray:
+    """The affine of a file that carries no spacing of its own."""
+    if spacing is None:
+        raise InputError(f"{path} does not carry a voxel spacing: give it as --spacing X Y Z in mm")
+    if len(spacing) != 3 or not all(np.isfinite(value) and value > 0 for value in spacing):
+        raise InputError(f"{path}: the spacing {spacing} is not three positive lengths in mm: correct --spacing")
+    return np.diag([*map(float, spacing), 1.0])
+
+
+def refuse_spacing(path: Path, spacing: Spacing) -> None:
+    """Raise `InputError` where a spacing is given for a file that carries its own."""
     if spacing is not None:
         raise InputError(f"{path} carries its own voxel spacing: leave out --spacing, or correct the header")
 
@@ -96,7 +105,31 @@ def _nifti_header(path: Path, block: bytes) -> Any:
     raise InputError(f"{path} is not a NIfTI file or is truncated within its header: copy or download it again")
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+class NiftiLayout(NamedTuple):
+    """What the header of a NIfTI file says, compared with what the file holds."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    first: int
+    """Byte of the first voxel; x runs fastest."""
+    packed: bool
+    slope: tuple[float | None, float | None]
+    """And intercept."""
+    affine: np.ndarray
+
+    def scaled(self, array: np.ndarray) -> np.ndarray:
+        """Stored values to those that are meant."""
+        slope, intercept = self.slope
+        if (slope, intercept) in ((None, None), (1.0, 0.0)):
+            return array
+        array = array.astype(np.float32)
+        array *= np.float32(slope)
+        array += np.float32(intercept)
+        return array
+
+
+def nifti_layout(path: Path) -> NiftiLayout:
+    """Where the voxels of a NIfTI file lie; `InputError` if it is damaged, truncated or of another kind."""
     with open(path, "rb") as file:
         start = file.read(540)
     packed = start.startswith(b"\x1f\x8b")
@@ -110,22 +143,21 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not 0 <= offset < 2**40:
         raise InputError(f"{path}: the header field vox_offset is {offset}: convert the scan again")
     first = max(int(offset), least)
-    count = math.prod(shape)
-    claimed = first + count * dtype.itemsize
+    claimed = first + math.prod(shape) * dtype.itemsize
     if packed:
         check_compressed(path, 0, "gzip", claimed)
     else:
         check_size(path, claimed, path.stat().st_size)
-    raw = _fill(path, np.empty(count, dtype), first, packed)
-    array = raw.reshape(shape, order="F")
-    slope, intercept = header.get_slope_inter()
-    if (slope, intercept) not in ((None, None), (1.0, 0.0)):
-        array = array.astype(np.float32)
-        array *= np.float32(slope)
-        array += np.float32(intercept)
     # NIfTI's unit codes: 1 metre, 2 millimetre, 3 micrometre; 0 is unknown and means mm by custom.
     scale = {1: 1e3, 3: 1e-3}.get(int(header["xyzt_units"]) & 7, 1.0)
-    return array, np.diag([scale, scale, scale, 1.0]) @ header.get_best_affine()
+    affine = np.diag([scale, scale, scale, 1.0]) @ header.get_best_affine()
+    return NiftiLayout(shape, dtype, first, packed, header.get_slope_inter(), affine)
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    layout = nifti_layout(path)
+    raw = _fill(path, np.empty(math.prod(layout.shape), layout.dtype), layout.first, layout.packed)
+    return layout.scaled(raw.reshape(layout.shape, order="F")), layout.affine
 
 
 def _fill(path: Path, array: np.ndarray, first: int, packed: bool) -> np.ndarray:
@@ -175,90 +207,24 @@ def storable(array: np.ndarray) -> np.ndarray:
 # --- arrays without geometry -----------------------------------------------------------------------------------------
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def mapped(path: Path) -> np.ndarray:
+    """A .npy array that is read where it is looked at."""
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)  # compares the size, allocates nothing
     except Exception as error:  # numpy parses the header as Python, which can fail in any way
         raise InputError(f"{path} is damaged, truncated or not a plain array ({error}): save it again") from error
-    return np.array(stored.reshape(check_shape(stored.shape, str(path))))
+    return stored.reshape(check_shape(stored.shape, str(path)))
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    return np.array(mapped(path))
 
 
 def _read_tiff(path: Path) -> np.ndarray:
-    """Pages are z, rows y, columns x."""
-    import tifffile
+    from vesselsdf.tiff import open_stack
 
-    pages = _count_pages(path)
-    try:
-        with tifffile.TiffFile(path) as stack:
-            if len(stack.series) != 1:
-                raise InputError(f"{path} holds {len(stack.series)} images of different shapes: save one stack only")
-            series = stack.series[0]
-            if any(n > 1 for axis, n in zip(series.axes, series.shape, strict=True) if axis in "SCT"):
-                raise InputError(
-                    f"{path} has the axes {series.axes} of {series.shape}: extract one channel and one time point first"
-                )
-            shape = check_shape(tuple(n for n in series.shape if n > 1)[::-1], str(path))
-            held = path.stat().st_size
-            if series.dataoffset is not None:
-                check_size(path, series.dataoffset + series.nbytes, held)
-            elif len(stack.pages) != pages:
-                raise InputError(f"{path} has {pages} pages, but only {len(stack.pages)} can be read: save it again")
-            for page in stack.pages if series.dataoffset is None else []:
-                ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-                check_size(path, max(ends, default=0), held)
-            try:
-                array = series.asarray()
-            except ValueError as error:
-                if "imagecodecs" not in str(error):
-                    raise
-                array = _read_tiff_by_itk(path)
-    except InputError:
-        raise
-    except Exception as error:  # tifffile raises many kinds for a damaged file
-        raise InputError(f"{path} is damaged or not a TIFF stack ({error}): save it again") from error
-    return array.reshape(shape[::-1]).T
-
-
-def _read_tiff_by_itk(path: Path) -> np.ndarray:
-    """LZW and its like, for which tifffile needs a further package, while SimpleITK carries them."""
-    import SimpleITK
-
-    try:
-        image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be decompressed: save it without compression") from error
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"{path} holds colours: convert it to one channel first")
-    return SimpleITK.GetArrayFromImage(image)
-
-
-def _count_pages(path: Path) -> int:
-    """Follow the chain of page directories; a broken chain is how a truncated TIFF loses slices unnoticed."""
-    held = path.stat().st_size
-    damaged = InputError(f"{path} is truncated or no TIFF file: its page directories are broken; copy it again")
-    with open(path, "rb") as file:
-        start = file.read(16)
-        order = {b"II": "<", b"MM": ">"}.get(start[:2])
-        if order is None or len(start) < 16:
-            raise damaged
-        (version,) = struct.unpack(order + "H", start[2:4])
-        if version not in (42, 43):
-            raise damaged
-        count_type, entry, pointer = (order + "H", 12, order + "I") if version == 42 else (order + "Q", 20, order + "Q")
-        (offset,) = struct.unpack_from(pointer, start, 4 if version == 42 else 8)
-        seen: set[int] = set()
-        while offset:
-            if offset in seen or offset + struct.calcsize(count_type) > held:
-                raise damaged
-            seen.add(offset)
-            file.seek(offset)
-            (entries,) = struct.unpack(count_type, file.read(struct.calcsize(count_type)))
-            file.seek(entries * entry, 1)
-            following = file.read(struct.calcsize(pointer))
-            if len(following) < struct.calcsize(pointer):
-                raise damaged
-            (offset,) = struct.unpack(pointer, following)
-    return len(seen)
+    stack = open_stack(path)
+    return stack.read(0, stack.shape[2])
 
 
 def _lazily(name: str) -> Callable[..., Any]:

@@ -10,10 +10,13 @@ of the box, time and memory follow the surface of the vessels.
 A slab begins and ends as many planes beyond its own as its values depend on, so that each of them is computed from the
 same neighbours as in one piece: fields differ from those of `forward` by rounding alone. Products are made such that
 not even the last bits of a value depend on what is computed with it (`convolution`; on a CPU): whatever the slabs, and
-if a volume is evaluated in parts (`coarse_stem`, `refined`), fields are the same bits.
+if a volume is evaluated in parts (`coarse_stem`, `refined`), fields are the same bits. So a slab for which memory does
+not suffice is done in halves, and nothing shows it.
 """
 
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -30,10 +33,12 @@ from vesselsdf.prolongation import prolong
 from vesselsdf.scales import level_shape
 from vesselsdf.sites import Rows, Sites
 
-# Voxels of level 0 that a slab covers, and active voxels that are refined at a time. Four times as large a slab takes
-# nearly twice the memory (320^3: 1.09 GB beside weights and image instead of 0.59) and a tenth more time.
-SLAB = 1 << 22
-SITES = 1 << 21
+log = logging.getLogger(__name__)
+
+# Voxels of level 0 that a slab covers, and active voxels that are refined at a time. On a CPU larger ones take memory
+# (256^3: 0.33 GB beside weights and image, 0.43 and 0.91 with slabs 4 and 16 times as large), and more time, not less.
+SLAB = 1 << 20
+SITES = 1 << 18
 # Planes that a slab has at least, or most of its work would be done in its margins.
 PLANES = 8
 
@@ -58,10 +63,10 @@ def predict(
 
     `image`: normalised, on the isotropic working grid of `spacing` mm. `acquisition`: see `Preprocessing.acquisition`.
     `slab`, `most`: voxels of level 0, and active voxels, that are handled at a time; the fields do not depend on them.
-    The device is that of the network.
+    The device is that of the network. Raises `MemoryError` where not even a plane at a time fits, `RunError` for values
+    that are not finite.
     """
-    network.eval()
-    with torch.inference_mode():
+    with _evaluating(network):
         fields = _fields(network, *_tensors(network, image, acquisition), slab, most)
         return [field.mul_(spacing)[0, 0].cpu().numpy() for field in _finite(fields)]
 
@@ -74,8 +79,7 @@ def coarse_stem(
     Right at least as far as `coarse_margin` from where the image was cut out of a larger one, at a place that is a
     multiple of `alignment`: there they are, bit for bit, those of the larger one.
     """
-    network.eval()
-    with torch.inference_mode():
+    with _evaluating(network):
         planes = _stems(network, *_tensors(network, image, acquisition), slab, network.levels - 1)[-1]
         return planes(0, level_shape(image.shape, network.levels - 1)[0])[0].movedim(0, -1).cpu().numpy()
 
@@ -94,8 +98,7 @@ def refined(
     `coarse`: reaches beyond the image, by `context_reach` voxels unless the volume ends before; `before`: how far, on
     the lower sides. Right at least as far as `margin` from where the image was cut, on whole voxels of every level.
     """
-    network.eval()
-    with torch.inference_mode():
+    with _evaluating(network):
         volume, acquired = _tensors(network, image, acquisition)
         stem = torch.from_numpy(coarse).to(volume.device)[None].movedim(-1, 1)
         field, features = network.coarsest_field(stem)
@@ -147,6 +150,19 @@ def _aligned(network: VesselNet, voxels: int) -> int:
     return -(-voxels // alignment(network)) * alignment(network)
 
 
+@contextmanager
+def _evaluating(network: VesselNet) -> Iterator[None]:
+    """Without gradients or batch statistics; torch's own ways of saying that memory ran out become Python's."""
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    except RuntimeError as error:
+        if ran_out(error):
+            raise MemoryError("The network needs more memory than there is.") from error
+        raise
+
+
 def _finite(fields: list[Tensor]) -> list[Tensor]:
     """The fields, if all their values are finite."""
     for level, field in enumerate(fields):
@@ -180,8 +196,7 @@ def _refined(
     fields = [field]
     for level in range(network.levels - 2, -1, -1):
         refine = _Refinement(network, level, stems.pop(), fields[-1], rows, level_shape(size, level), most)
-        for start, stop in track(list(_slabs(refine.shape, slab)), f"level {level}", unit="slab"):
-            refine(start, stop)
+        _in_slabs(refine, refine.shape, slab, f"level {level}")
         rows = refine.rows()
         fields.append(refine.field)
     return fields[::-1]
@@ -196,17 +211,22 @@ def _stems(network: VesselNet, image: Tensor, acquired: Tensor, slab: int, last:
         shape = level_shape(tuple(image.shape[2:]), level)
         features = image.new_empty(1, *shape, network.stem_channels[level]).movedim(-1, 1)
         coarser = image.new_empty(1, 1, *shape)
-        for start, stop in track(list(_slabs(shape, slab >> 3)), f"stem {level}", unit="slab"):
-            low, high = _grown(start, stop, 2, shape[0])  # for two convolutions
-            first, final = _grown(low, high, 2, shape[0])  # for the curvatures before them
-            contrast_here = F.avg_pool3d(even(finer(2 * first, min(2 * final, n))), 2)
-            curvature = curvatures(contrast_here)[:, :, low - first : high - first]
-            made = stage(stems[-1](2 * low, min(2 * high, n)), curvature, acquired)
-            features[:, :, start:stop] = made[:, :, start - low : stop - low]
-            coarser[:, :, start:stop] = contrast_here[:, :, start - first : stop - first]
+        below = partial(_stem_planes, (stage, acquired), (finer, stems[-1], n), (features, coarser))
+        _in_slabs(below, shape, slab >> 3, f"stem {level}")
         stems.append(partial(_planes, features))
         finer, n = partial(_planes, coarser), shape[0]
     return stems
+
+
+def _stem_planes(stage: tuple, below: tuple[Planes, Planes, int], into: tuple[Tensor, Tensor], start: int, stop: int):
+    """Planes `start` to `stop` of one level's stem, from contrast and features of the level below."""
+    (module, acquired), (contrast, stem, n), (features, coarser) = stage, below, into
+    low, high = _grown(start, stop, 2, features.shape[2])  # for two convolutions
+    first, final = _grown(low, high, 2, features.shape[2])  # for the curvatures before them
+    here = F.avg_pool3d(even(contrast(2 * first, min(2 * final, n))), 2)
+    made = module(stem(2 * low, min(2 * high, n)), curvatures(here)[:, :, low - first : high - first], acquired)
+    features[:, :, start:stop] = made[:, :, start - low : stop - low]
+    coarser[:, :, start:stop] = here[:, :, start - first : stop - first]
 
 
 class _Refinement:
@@ -271,11 +291,36 @@ def _grown(start: int, stop: int, margin: int, n: int) -> tuple[int, int]:
     return max(0, start - margin), min(n, stop + margin)
 
 
-def _slabs(shape: tuple[int, ...], voxels: int) -> Iterator[tuple[int, int]]:
-    """Ranges of planes with about so many voxels, but never less than `PLANES`."""
-    planes = max(PLANES, voxels // (shape[1] * shape[2]))
-    for start in range(0, shape[0], planes):
-        yield start, min(start + planes, shape[0])
+def _in_slabs(work: Callable[[int, int], None], shape: tuple[int, ...], voxels: int, description: str) -> None:
+    """Call `work(start, stop)` for ranges of planes with about so many voxels, but never less than `PLANES`."""
+    plane = shape[1] * shape[2]
+    planes = max(PLANES, voxels // plane)
+    with track(None, description, shape[0] * plane, "voxel", scale=True) as bar:
+        for start in range(0, shape[0], planes):
+            stop = min(start + planes, shape[0])
+            _halved(work, start, stop)
+            bar.update((stop - start) * plane)
+
+
+def _halved(work: Callable[[int, int], None], start: int, stop: int) -> None:
+    """Call `work(start, stop)`; where memory runs out, in halves."""
+    try:
+        return work(start, stop)
+    except (RuntimeError, MemoryError) as error:
+        if stop - start == 1 or not ran_out(error):
+            raise
+        log.warning("Memory ran out at planes %d to %d: they are done in halves.", start, stop)
+    # Only here what the failed call held is given back.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = (start + stop) // 2
+    _halved(work, start, middle)
+    _halved(work, middle, stop)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice; of the CPU's allocator it is known by its words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def estimate(shape: tuple[int, ...]) -> dict[str, float]:

@@ -21,13 +21,23 @@ def shown(on: bool = True) -> Iterator[None]:
         _shown.reset(token)
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it", initial: int = 0):
-    """Iterate over `items` behind a progress bar that leaves no line when it ends; returns the `tqdm` bar."""
+def track(
+    items: Iterable[Item] | None,
+    description: str,
+    total: int | None = None,
+    unit: str = "it",
+    initial: int = 0,
+    scale: bool = False,
+):
+    """Iterate over `items` behind a progress bar that leaves no line when it ends; returns the `tqdm` bar.
+
+    Without items the bar is moved by hand; `scale` counts in thousands and millions.
+    """
     from tqdm import tqdm
 
     # By itself tqdm makes a lock between processes, too, which one that is killed leaves behind.
     tqdm.set_lock(_lock)
     return tqdm(
         items, desc=description, total=total, unit=unit, initial=initial, leave=False, disable=not _shown.get(),
-        dynamic_ncols=True,
+        dynamic_ncols=True, unit_scale=scale,
     )  # fmt: skip

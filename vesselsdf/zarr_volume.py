@@ -67,7 +67,9 @@ def open_volume(path: str | Path, spacing: tuple[float | int, float | int, float
     try:
         node: Any = zarr.open(str(path), mode="r")
     except (FileNotFoundError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is no Zarr array or group: check the path") from error
+        raise InputError(
+            f"{path} is no Zarr array or group: check the path, or convert it with `vesselsdf convert`"
+        ) from error
     if isinstance(node, zarr.Array):
         if spacing is None:
             raise InputError(f"{path} is a plain array without a voxel spacing: give it as --spacing X Y Z in mm")
