@@ -27,7 +27,7 @@ ORDER = """
     mesh
     surface_distance overlap centreline_points comparison metric_table metrics
     alignment segments segment_comparison
-    familiarity optimiser checkpoint data segment_findings sources sampling inference training
+    familiarity optimiser checkpoint data segment_findings sources sampling inference needs training
     report reconstruction blockwise blockwise.plan blockwise.band blockwise.centreline blockwise.wall
     blockwise.tasks blockwise.executors blockwise.run
     evaluation doctor api commands cli

@@ -29,10 +29,11 @@ from vesselsdf.files import remove_partial, write_json
 from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.graph_files import write_swc
-from vesselsdf.inference import estimate, predict
+from vesselsdf.inference import predict
 from vesselsdf.masks import mask_distance, mask_field, mended_mask
 from vesselsdf.metrics import evaluate as evaluate_volumes
 from vesselsdf.metrics import summarise, write_csv
+from vesselsdf.needs import estimate, require
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
@@ -41,7 +42,7 @@ from vesselsdf.sampling import prepare_all
 from vesselsdf.segment_findings import read_names
 from vesselsdf.sources import LabelledCase, Source, open_source
 from vesselsdf.synthesis.cases import synthetic_case, write_case
-from vesselsdf.volume import Volume, check_image, check_mask, read_volume
+from vesselsdf.volume import Volume, check_image, check_mask, isotropic_grid, read_volume
 from vesselsdf.volume import facts as volume_facts
 
 log = logging.getLogger(__name__)
@@ -60,18 +61,20 @@ def reconstruct(
     spacing: tuple[float, float, float] | None = None,
     mend: bool = False,
     roots: Any = None,
+    memory: float | None = None,
 ) -> Reconstruction:
     """Reconstruct the vessels of an image, or of somebody's mask.
 
     `volume`: a `Volume` or a file (`spacing`, mm, only for formats that have none). `checkpoint`: a model that `train`
     wrote; by default the general one that comes with the package. `mask`: the volume is a segmentation (vessel above
     0), and no network is used. `mend`: take out false features: holes, cavities, specks and gaps of a voxel or two.
-    `roots`: points in RAS mm at which the trees begin; without them, at their thickest ends. Raises `InputError` for
-    anything unusable.
+    `roots`: points in RAS mm at which the trees begin; without them, at their thickest ends. `memory`: GB that may be
+    taken. Raises `InputError` for anything unusable, and where more memory would be needed.
     """
     source, name, provenance = _opened(volume, spacing)
     if mask:
         check_mask(source, name)
+        require(working_shape(source), memory)
         if mend:
             source, provenance["mended"] = mended_mask(source, name)
         made = Reconstruction([], source.affine, source, from_mask=True, roots=roots, provenance=provenance)
@@ -82,6 +85,7 @@ def reconstruct(
     check_image(source, name)
     path = Path(checkpoint or GENERAL)
     model = load_model(path)
+    require(working_shape(source, model.preprocessing.working_spacing(source)), memory)
     provenance |= {"checkpoint": str(path), "checkpoint_sha256": file_hash(path), "config": model.config.model_dump()}
     made = reconstruct_with(model, source, provenance)
     for one in made.provenance["unfamiliar"]:
@@ -366,15 +370,21 @@ def inspect(
     """
     volume = read_volume(path, spacing)
     facts = volume_facts(volume, path)
+    working = min(volume.spacing)
     if facts["looks_like_labels"]:
         facts |= {"unfamiliar": [], "window": None}
     else:
         model = load_model(checkpoint or GENERAL)
+        working = model.preprocessing.working_spacing(volume)
         facts["unfamiliar"] = strange(of_image(model.preprocessing.working_volume(volume).array), model.seen)
         facts["window"] = model.preprocessing.window_of(volume)
-    h = min(volume.spacing)
-    shape = tuple(int(np.ceil(n * s / h - 1e-3)) for n, s in zip(volume.shape, volume.spacing, strict=True))
-    return facts | {"working_spacing": h, "working_shape": shape, "needs": estimate(shape)}
+    shape = working_shape(volume, working)
+    return facts | {"working_spacing": working, "working_shape": shape, "needs": estimate(shape)}
+
+
+def working_shape(volume: Volume, working: float | None = None) -> tuple[int, int, int]:
+    """Voxels of a volume on its working grid of `working` mm; without it, as fine as its finest edge."""
+    return isotropic_grid(volume.shape, volume.spacing, working or min(volume.spacing))[1]
 
 
 def evaluate_run(run: str | Path | None = None) -> dict[str, Any]:

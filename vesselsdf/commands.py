@@ -88,6 +88,8 @@ def _reconstruct(arguments: list[str]) -> int:
         mend: bool = False,
         root: tuple[tuple[float, float, float], ...] = (),
         spacing: Spacing | None = None,
+        memory: str | None = None,
+        max_error: float | None = None,
     ) -> int:
         """Volume in; distance field, watertight mesh, centreline graph and topology report out.
 
@@ -99,12 +101,15 @@ def _reconstruct(arguments: list[str]) -> int:
             mend: take out what noise of a voxel or two makes: holes, cavities, specks and gaps.
             root: where a tree begins, RAS mm (several: one after the other); by default its thickest end.
             spacing: voxel edges in mm, for .npy and TIFF files only.
+            memory: that may be taken, as 4GB; what needs more is refused before it begins.
+            max_error: of the distance fields in sdf.zarr, mm; by default an eighth of a voxel (a 64th near the wall).
         """
         from vesselsdf.api import reconstruct
+        from vesselsdf.needs import gigabytes
         from vesselsdf.report.text import reconstruction_summary
 
-        made = reconstruct(volume, checkpoint, mask, spacing, mend, root)
-        made.save(output)
+        made = reconstruct(volume, checkpoint, mask, spacing, mend, root, gigabytes(memory) if memory else None)
+        made.save(output, max_error)
         print(reconstruction_summary(made, output))
         return 0
 
@@ -123,7 +128,8 @@ def _blocks(arguments: list[str]) -> int:
     def command(
         volume: Annotated[Path, tyro.conf.Positional],
         output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-        block: int = 256,
+        block: int | None = None,
+        memory: str = "4GB",
         workers: int = 1,
         part: str | None = None,
         dask: str | None = None,
@@ -139,7 +145,8 @@ def _blocks(arguments: list[str]) -> int:
         Args:
             volume: OME-Zarr, or a plain Zarr array.
             output: folder for the results; all workers must see it.
-            block: voxels along the edge of a block, a multiple of 8.
+            block: voxels along the edge of a block, a multiple of 8; by default as many as `memory` allows.
+            memory: that each worker may take, as 4GB.
             workers: processes on this machine.
             part: do the k-th of n parts, as 3/8: for job arrays, one part per job.
             dask: address of a Dask scheduler, or 'local' for a cluster of `workers` on this machine.
@@ -149,8 +156,9 @@ def _blocks(arguments: list[str]) -> int:
         """
         from vesselsdf.blockwise.executors import chosen
         from vesselsdf.blockwise.run import make_plan, reconstruct_in_blocks, tidy
+        from vesselsdf.needs import gigabytes
 
-        plan = make_plan(volume, checkpoint, spacing, block, max_error)
+        plan = make_plan(volume, checkpoint, spacing, block, max_error, gigabytes(memory))
         report = reconstruct_in_blocks(plan, output, chosen(workers, part, dask))
         if part is None:  # other parts may still be at work
             tidy(output)

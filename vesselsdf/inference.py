@@ -42,11 +42,6 @@ SITES = 1 << 18
 # Planes that a slab has at least, or most of its work would be done in its margins.
 PLANES = 8
 
-# Of a whole reconstruction, measured from 0.2 to 30 million voxels: see benchmarks/real_scans.py.
-BYTES_PER_VOXEL = 105.0
-BYTES_AT_LEAST = 0.7e9
-SECONDS_PER_VOXEL = 2.5e-6
-
 Planes = Callable[[int, int], Tensor]
 """Planes `start` to `stop` of a volume, (1, C, stop - start, y, z)."""
 
@@ -321,26 +316,3 @@ def _halved(work: Callable[[int, int], None], start: int, stop: int) -> None:
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory does not suffice; of the CPU's allocator it is known by its words alone."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def estimate(shape: tuple[int, ...]) -> dict[str, float]:
-    """What `reconstruct` will need for a working volume of `shape`: `gigabytes` at the peak, and `seconds`.
-
-    The speed of the network is measured here on a small piece, with a network of the default size in which few voxels
-    are active; the other steps are counted by what they took per voxel on a two-core machine.
-    """
-    import time
-
-    network = VesselNet().eval()
-    edge = 64
-    with torch.inference_mode():
-        image = torch.zeros(1, 1, edge, edge, edge)
-        network(image)
-        start = time.monotonic()
-        network(image)
-        rate = (time.monotonic() - start) / edge**3
-    voxels = float(np.prod(shape))
-    return {
-        "gigabytes": (BYTES_PER_VOXEL * voxels + BYTES_AT_LEAST) / 1e9,
-        "seconds": 5 + voxels * (rate + SECONDS_PER_VOXEL),
-    }

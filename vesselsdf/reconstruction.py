@@ -132,13 +132,17 @@ class Reconstruction:
         values = resample(self.sdf, self.input.shape, self.input.affine, order=1).array
         return self.input.with_array((values <= 0).astype(np.uint8))
 
-    def save(self, folder: str | Path) -> None:
-        """Write field, mask, meshes, centreline, anatomy, topology report and preview; `run.json` comes last."""
+    def save(self, folder: str | Path, max_error: float | None = None) -> None:
+        """Write field, mask, meshes, centreline, anatomy, topology report and preview; `run.json` comes last.
+
+        `max_error`: of the fields in `sdf.zarr`, mm; by default an eighth of a voxel. Near the wall it is an eighth of
+        that, and every voxel is on its side of the wall whatever it is (`field_store`).
+        """
         folder = Path(folder)
         graph, mesh, topology = self.graph, self.mesh(), self.topology()
         with self.timed("writing"):
             write_volume(self.sdf, folder / "sdf.nii.gz")
-            write_fields(folder / "sdf.zarr", self.levels, self.affine)
+            write_fields(folder / "sdf.zarr", self.levels, self.affine, max_error)
             write_volume(self.mask, folder / "vessels.nii.gz")
             coloured = colour_by_radius(mesh, graph)
             for suffix in ("ply", "stl", "glb", "vtp"):

@@ -1,9 +1,11 @@
-"""A distance field in memory where vessels are: bricks of voxels, so that memory follows the vessels and not the box.
+"""A distance field where vessels are: bricks of voxels in a file, of which memory holds what is looked at.
 
 Bricks that no vessel comes near are left out; there the field is `reach`, which is enough to know that it is outside.
 """
 
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -19,7 +21,8 @@ REACH = 4.0
 class Band(Field):
     """The field of a grid of `shape` with voxels of `spacing` mm, from parts of it with the index of their first voxel.
 
-    Parts begin and end at multiples of `EDGE`, but for the end of the grid. Their values, mm, are copied where needed.
+    Parts begin and end at multiples of `EDGE`, but for the end of the grid. The file, in `folder`, has no name: it goes
+    with the process, however that ends.
     """
 
     def __init__(
@@ -27,23 +30,26 @@ class Band(Field):
         shape: tuple[int, int, int],
         spacing: float,
         parts: Iterable[tuple[Int[np.ndarray, "3"], Float32[np.ndarray, "_ _ _"]]],
+        folder: Path | None = None,
     ):
         self._shape, self.spacing = shape, np.full(3, spacing)
         self.reach = np.float32(REACH * spacing)
         self.table = np.full([-(-n // EDGE) for n in shape], -1, np.int32)
-        kept = [np.zeros((0, EDGE, EDGE, EDGE), np.float32)]
         count = 0
-        for low, part in parts:
-            bricks = np.pad(part, [(0, -n % EDGE) for n in part.shape], mode="edge")
-            x, y, z = (n // EDGE for n in bricks.shape)
-            bricks = bricks.reshape(x, EDGE, y, EDGE, z, EDGE).transpose(0, 2, 4, 1, 3, 5)
-            near = bricks.min(axis=(3, 4, 5)) <= self.reach
-            numbers = np.full(near.shape, -1, np.int32)
-            numbers[near] = count + np.arange(near.sum())
-            count += int(near.sum())
-            self.table[tuple(slice(a, a + n) for a, n in zip(low // EDGE, near.shape, strict=True))] = numbers
-            kept.append(bricks[near])
-        self.bricks = np.concatenate(kept)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for low, part in parts:
+                bricks = np.pad(part, [(0, -n % EDGE) for n in part.shape], mode="edge")
+                x, y, z = (n // EDGE for n in bricks.shape)
+                bricks = bricks.reshape(x, EDGE, y, EDGE, z, EDGE).transpose(0, 2, 4, 1, 3, 5)
+                near = bricks.min(axis=(3, 4, 5)) <= self.reach
+                numbers = np.full(near.shape, -1, np.int32)
+                numbers[near] = count + np.arange(near.sum())
+                count += int(near.sum())
+                self.table[tuple(slice(a, a + n) for a, n in zip(low // EDGE, near.shape, strict=True))] = numbers
+                file.write(bricks[near].data)
+            file.flush()
+            size = (count, EDGE, EDGE, EDGE)
+            self.bricks = np.asarray(np.memmap(file, np.float32, "r", shape=size)) if count else np.zeros(size)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -2,7 +2,8 @@
 
 `thin-1`, `thin-2`, ...: each block is thinned with a halo (`topology.thinning_parts`), again with a wider one where its
 neighbours found something else, until all agree: the skeleton is that of the whole. Spurs are taken off, branches
-traced, centred and measured in one process, which holds the skeleton and the field near the vessels, not the volume.
+traced, centred and measured in one process, which holds the skeleton, and of the field near the vessels (`Band`) what
+it looks at; not the volume.
 
 Cavities are filled first, as a graph cannot follow closed surfaces: those of up to `CAVITY` voxels along each axis.
 """
@@ -78,7 +79,7 @@ def centreline(folder: Path, plan: Plan, store: FieldStore, turn: int) -> nx.Mul
     shape = plan.shape[0] + 4, plan.shape[1] + 4, plan.shape[2] + 4
     x, y, z = voxels.T + 2
     members = np.sort((x * shape[1] + y) * shape[2] + z)
-    band = Band(plan.shape, plan.spacing, _parts(folder, plan, store, turn))
+    band = Band(plan.shape, plan.spacing, _parts(folder, plan, store, turn), folder)
 
     def depth(places: Int64[np.ndarray, "..."]) -> np.ndarray:
         index = [one - 2 for one in np.unravel_index(places, shape)]

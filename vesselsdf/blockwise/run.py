@@ -18,29 +18,37 @@ from vesselsdf.field_store import ERROR, FieldStore
 from vesselsdf.files import remove_partial, write_json
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.inference import alignment
+from vesselsdf.needs import largest_block
 from vesselsdf.reconstruction import file_hash, versions
 from vesselsdf.topology import blocks
 from vesselsdf.volume import isotropic_grid
 from vesselsdf.zarr_volume import open_volume
 
 BLOCK = 256
+"""Voxels along the edge of a block at most, if nothing else is asked for: larger ones are hardly faster."""
+STEP = 32
+"""In voxels, of blocks that follow from the memory: files are made of pieces that divide them."""
 
 
 def make_plan(
     scan: str | Path,
     checkpoint: str | Path | None = None,
     spacing: tuple[float, float, float] | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
     max_error: float | None = None,
+    memory: float = 4.0,
 ) -> Plan:
     """What reconstructing a scan in blocks of `block` working voxels consists of.
 
-    `scan`: OME-Zarr, or a plain Zarr array with its `spacing` (mm). `max_error`: of the fields that are kept, mm; by
-    default an eighth of a voxel (a 64th near the wall). Raises `InputError` for what cannot be used.
+    `scan`: OME-Zarr, or a plain Zarr array with its `spacing` (mm). `block`: by default the largest that `memory` (GB)
+    allows a worker, but `BLOCK` at most. `max_error`: of the fields that are kept, mm; by default an eighth of a voxel
+    (a 64th near the wall). Raises `InputError` for what cannot be used.
     """
     volume, path = open_volume(scan, spacing), Path(checkpoint or GENERAL).resolve()
     model = load_model(path)
     step = alignment(model.network)
+    if block is None:
+        block = min(BLOCK, largest_block(memory, model.network, STEP))
     if block < step or block % step:
         raise InputError(f"--block is {block}: give a multiple of {step}.")
     working = model.preprocessing.spacing or float(min(volume.spacing))
