@@ -92,7 +92,9 @@ def dask(address: str | None, workers: int) -> Iterator[Execute]:
         raise InputError("Dask is not installed: pip install 'vesselsdf[cluster]'.") from error
     import logging
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said once, by an error
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said once, by an error
     try:
         with ExitStack() as stack:
             where = address or stack.enter_context(
