@@ -113,7 +113,8 @@ def in_blocks(network, image: np.ndarray, acquisition: np.ndarray) -> list[np.nd
         begin = np.maximum(first // step - context_reach(), 0)
         around = stem[tuple(map(slice, begin, -(-last // step) + context_reach()))]
         before = tuple((first // step - begin).tolist())
-        made = refined(network, image[tuple(map(slice, first, last))], acquisition, around, before)
+        part = image[tuple(map(slice, first, last))]
+        made = refined(network, part.shape, lambda part=part: part, acquisition, around, before)
         for level, field in enumerate(made):
             n = 2**level
             inner = tuple(map(slice, (low - first) // n, -(-(high - first) // n)))

@@ -62,7 +62,7 @@ def fields_of_block(network, image, stem, low, high):
     begin = np.maximum(first // step - reach, 0)
     around = stem[tuple(map(slice, begin, -(-last // step) + reach))]
     seen = image[tuple(map(slice, first, last))]
-    fields = refined(network, seen, CUBIC, around, tuple((first // step - begin).tolist()))
+    fields = refined(network, seen.shape, lambda: seen, CUBIC, around, tuple((first // step - begin).tolist()))
     for level, field in enumerate(fields):
         yield field[tuple(map(slice, (low - first) // 2**level, -(-(high - first) // 2**level)))]
 
@@ -79,6 +79,19 @@ def test_blocks_have_the_bits_of_one_piece(levels):
             step = 2**level
             box = tuple(slice(first // step, -(-last // step)) for first, last in zip(low, high, strict=True))
             assert np.array_equal(part, whole[box])
+
+
+def test_an_image_in_which_nothing_is_refined_is_not_asked_for():
+    network = restless_network(3)
+    torch.nn.init.constant_(network.coarsest.bias, 50.0)
+    coarse = np.zeros((4, 4, 4, network.stem_channels[-1]), np.float32)
+
+    def image():
+        raise AssertionError("it was asked for")
+
+    fields = refined(network, (16, 16, 16), image, CUBIC, coarse, (0, 0, 0))
+    assert [field.shape for field in fields] == [(16,) * 3, (8,) * 3, (4,) * 3]
+    assert all((field > 10).all() for field in fields)
 
 
 def test_whatever_the_slabs_the_bits_are_the_same(busy_network):

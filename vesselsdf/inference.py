@@ -14,6 +14,7 @@ if a volume is evaluated in parts (`coarse_stem`, `refined`), fields are the sam
 not suffice is done in halves, and nothing shows it.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +82,8 @@ def coarse_stem(
 
 def refined(
     network: VesselNet,
-    image: Float[np.ndarray, "x y z"],
+    shape: tuple[int, int, int],
+    image: Callable[[], Float[np.ndarray, "x y z"]],
     acquisition: Float32[np.ndarray, "4"],
     coarse: Float32[np.ndarray, "cx cy cz c"],
     before: tuple[int, int, int],
@@ -90,18 +92,26 @@ def refined(
 ) -> list[np.ndarray]:
     """Fields of all levels of an image in working voxels, from the coarsest stem of a larger part around it.
 
-    `coarse`: reaches beyond the image, by `context_reach` voxels unless the volume ends before; `before`: how far, on
-    the lower sides. Right at least as far as `margin` from where the image was cut, on whole voxels of every level.
+    `image`: gives the image, of `shape`, and is called only if some voxel is refined. `coarse`: reaches beyond the
+    image, by `context_reach` voxels unless the volume ends before; `before`: how far, on the lower sides. Right at
+    least as far as `margin` from where the image was cut, on whole voxels of every level.
     """
     with _evaluating(network):
-        volume, acquired = _tensors(network, image, acquisition)
-        stem = torch.from_numpy(coarse).to(volume.device)[None].movedim(-1, 1)
+
+        @functools.cache
+        def stems() -> list[Planes]:
+            return _stems(network, *_tensors(network, image(), acquisition), slab, network.levels - 2)
+
+        stem = torch.from_numpy(coarse).to(_device(network))[None].movedim(-1, 1)
         field, features = network.coarsest_field(stem)
-        shape = level_shape(image.shape, network.levels - 1)
-        x, y, z = (slice(low, low + n) for low, n in zip(before, shape, strict=True))
-        stems = _stems(network, volume, acquired, slab, network.levels - 2)
-        fields = _refined(network, stems, field[:, :, x, y, z], features[:, :, x, y, z], tuple(image.shape), slab, most)
+        x, y, z = (slice(low, low + n) for low, n in zip(before, level_shape(shape, network.levels - 1), strict=True))
+        lazy: list[Planes] = [partial(_later, stems, level) for level in range(network.levels - 1)]
+        fields = _refined(network, lazy, field[:, :, x, y, z], features[:, :, x, y, z], shape, slab, most)
         return [field[0, 0].cpu().numpy() for field in _finite(fields)]
+
+
+def _later(stems: Callable[[], list[Planes]], level: int, start: int, stop: int) -> Tensor:
+    return stems()[level](start, stop)
 
 
 def alignment(network: VesselNet) -> int:
@@ -170,9 +180,13 @@ def _finite(fields: list[Tensor]) -> list[Tensor]:
 
 def _tensors(network: VesselNet, image: np.ndarray, acquisition: np.ndarray) -> tuple[Tensor, Tensor]:
     """Image and acquisition as the network takes them."""
-    device = next(network.parameters()).device
+    device = _device(network)
     volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
     return volume.to(device), torch.from_numpy(acquisition)[None].to(device)
+
+
+def _device(network: VesselNet) -> torch.device:
+    return next(network.parameters()).device
 
 
 def _fields(network: VesselNet, image: Tensor, acquired: Tensor, slab: int, most: int) -> list[Tensor]:

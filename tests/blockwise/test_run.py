@@ -14,7 +14,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from vesselsdf.api import reconstruct_with
-from vesselsdf.blockwise import executors
+from vesselsdf.blockwise import executors, tasks
 from vesselsdf.blockwise.plan import Plan, mark
 from vesselsdf.blockwise.run import make_plan, reconstruct_in_blocks, tidy
 from vesselsdf.checkpoint import GENERAL, load_model
@@ -157,6 +157,22 @@ def test_a_disk_that_is_full_ends_the_run_with_a_sentence(scan, in_blocks, tmp_p
     assert "make room" in process.stderr
     assert "Traceback" not in process.stderr
     assert reconstruct_in_blocks(make_plan(scan, block=40), tmp_path) == in_blocks[1]
+
+
+def test_background_that_is_all_the_same_makes_no_difference(tmp_path, monkeypatch):
+    """Blocks without an image and blocks without a vessel take a short cut."""
+    image = np.zeros((64, 64, 330), np.float32)
+    image[:, :, :60] = synthetic_case(13, (64, 64, 60), (0.5,) * 3, "mr").image.array
+    write_volume(Volume(image, np.diag([0.5, 0.5, 0.5, 1.0])), tmp_path / "scan.zarr")
+    fields, seen = [], []
+    whole = tasks.coarse_stem
+    monkeypatch.setattr(tasks, "coarse_stem", lambda *given: seen.append(given[1].shape) or whole(*given))
+    for block in (64, 512):
+        reconstruct_in_blocks(make_plan(tmp_path / "scan.zarr", block=block), tmp_path / str(block))
+        fields.append(FieldStore.open(tmp_path / str(block) / "sdf.zarr").read())
+    assert (fields[0] <= 0).any()
+    assert np.array_equal(*fields)
+    assert (104, 104, 104) in seen, "there was no short cut"
 
 
 def test_another_run_is_not_mixed_in(scan, tmp_path):

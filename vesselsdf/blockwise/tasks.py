@@ -22,7 +22,7 @@ from vesselsdf.checkpoint import Model, load_model
 from vesselsdf.errors import RunError
 from vesselsdf.field_store import FieldStore
 from vesselsdf.files import atomic_path, new_folder
-from vesselsdf.inference import coarse_margin, coarse_stem, context_reach, margin, refined
+from vesselsdf.inference import alignment, coarse_margin, coarse_stem, context_reach, margin, refined
 from vesselsdf.preprocessing import FAT, SOFT_TISSUE, Scale, acquisition, sample_stride
 from vesselsdf.resampling import regrid_part
 from vesselsdf.scales import level_shape
@@ -92,9 +92,18 @@ def stem(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     model, step = loaded(plan.checkpoint), 2 ** (plan.levels - 1)
     low, high = plan.box(block)
     first, last = plan.around(low, high, coarse_margin(model.network))
-    features = coarse_stem(model.network, *_seen(str(folder), first, last))
-    inner = tuple(map(slice, (low - first) // step, -(-(high - first) // step)))
-    _opened(folder / STEM)[tuple(map(slice, low // step, -(-high // step)))] = features[inner]
+    start, stop = low // step, -(-high // step)
+    image, acquired = _seen(str(folder), first, last), _acquired(str(folder))
+    if image.min() == image.max() and not (last % alignment(model.network)).any():
+        # Nothing but background, as around a brain: a voxel with its halo says what all others are. (Where blocks of
+        # local contrast are cut by the end of the volume, their means are rounded otherwise.)
+        halo = coarse_margin(model.network)
+        few = coarse_stem(model.network, np.full((2 * halo + step,) * 3, image.flat[0]), acquired)
+        features = np.broadcast_to(few[(halo // step,) * 3], (*(stop - start), few.shape[-1]))
+    else:
+        features = coarse_stem(model.network, image, acquired)
+        features = features[tuple(map(slice, start - first // step, stop - first // step))]
+    _opened(folder / STEM)[tuple(map(slice, start, stop))] = features
     return {}
 
 
@@ -105,8 +114,10 @@ def field(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     first, last = plan.around(low, high, margin(model.network))
     begin = np.maximum(first // step - context_reach(), 0)
     coarse = _opened(folder / STEM)[tuple(map(slice, begin, -(-last // step) + context_reach()))]
-    image, acquired = _seen(str(folder), first, last)
-    fields = refined(model.network, image, acquired, coarse, tuple((first // step - begin).tolist()))
+    shape, before = tuple((last - first).tolist()), tuple((first // step - begin).tolist())
+    fields = refined(
+        model.network, shape, lambda: _seen(str(folder), first, last), _acquired(str(folder)), coarse, before
+    )
     shift = np.float32(model.preprocessing.threshold * plan.spacing)
     fields = [level * np.float32(plan.spacing) - shift for level in fields]
     FieldStore.open(folder / FIELDS).write(fields, low, high, first)
@@ -163,11 +174,14 @@ def scale_of(folder: str) -> Scale:
     return Scale.of_tissue(sample, float(min(one["lowest"] for one in surveys)))
 
 
-def _seen(folder: str, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the network sees of a box: normalised image, and acquisition."""
-    plan, scale = Plan.load(Path(folder)), scale_of(folder)
-    image, _ = _working(plan, low, high)
-    return scale(image), acquisition(_scan(plan).spacing, scale.window is not None)
+def _seen(folder: str, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """What the network sees of a box."""
+    return scale_of(folder)(_working(Plan.load(Path(folder)), low, high)[0])
+
+
+def _acquired(folder: str) -> np.ndarray:
+    """What it is told of the scan."""
+    return acquisition(_scan(Plan.load(Path(folder))).spacing, scale_of(folder).window is not None)
 
 
 def _working(plan: Plan, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, float]:
