@@ -7,8 +7,9 @@ second of three parts (which does all that the others have left), and Dask with 
 its own; the table has its time, its peak memory (of all its processes), Betti numbers, and which of field, mask, mesh
 and graph are the same bits as those of the first run.
 
-`--large`: instead, a volume of so many voxels along each edge, made of shifted copies of that scan, which are written
-one after the other and never held together; Betti numbers of the copies are known.
+`--large`: instead, a volume of so many voxels along each edge, made of turned copies of that scan, which are written
+one after the other and never held together; Betti numbers of the copies are known. Then also seconds and kilobytes on
+disk of every phase: what `docs/scaling.md` counts with.
 """
 
 import argparse
@@ -145,6 +146,22 @@ def invariance(folder: Path, scan: Path, blocks: list[int]) -> str:
     return columns(header, rows)
 
 
+def phases(folder: Path, scan: Path, block: int) -> str:
+    """What each phase takes and leaves; as a job array of one job, which leaves its work to be looked at."""
+    output = Path(tempfile.mkdtemp(dir=folder))
+    command = [sys.executable, "-m", "vesselsdf.cli", "blocks", str(scan), "-o", str(output), "--block", str(block)]
+    seconds, peak, said = run([*command, "--part", "1/1"])
+    took = json.loads((output / "run.json").read_text())["seconds_of_last_start"]
+    places = {path.name: path for path in (*output.iterdir(), *(output / "work").iterdir()) if path.name != "work"}
+    rows = []
+    for name in [*took, *(name for name in places if name not in took)]:
+        files = [place for place in places[name].rglob("*") if place.is_file()] if name in places else []
+        size = sum(file.stat().st_size for file in files or [places.get(name, output / "run.json")])
+        rows.append([name, f"{took[name]:.1f}" if name in took else "", str(len(files)), f"{size / 1e3:,.0f}"])
+    print(f"{seconds:.0f} s, {peak:.2f} GB, {said}")
+    return columns(["phase or file", "s", "files", "kB"], rows)
+
+
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -161,7 +178,7 @@ def main() -> None:
         copies = (-(-given.large // given.size)) ** 3
         truth = tuple(copies * number for number in truth)
     print(f"true Betti numbers {truth}")
-    print(invariance(given.folder, scan, given.blocks))
+    print(phases(given.folder, scan, given.blocks[-1]) if given.large else invariance(given.folder, scan, given.blocks))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +74,32 @@ def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | N
     plan.save(folder)
     if not (folder / "run.json").is_file():
         prepare(folder, plan)
+        seconds: dict[str, float] = {}
         with executor or serial() as execute:
-            turn = _complete(folder, plan, execute)
-        write_json(folder / "topology.json", _finished(folder, plan, turn))
-        write_json(folder / "run.json", plan.model_dump() | {"fields": FIELDS, "mask": MASK} | versions())
+            turn = _complete(folder, plan, execute, seconds)
+        with _timed(seconds, "finish"):
+            report = _finished(folder, plan, turn)
+        write_json(folder / "topology.json", report)
+        facts = {"fields": FIELDS, "mask": MASK, "seconds_of_last_start": seconds}
+        write_json(folder / "run.json", plan.model_dump() | facts | versions())
     return json.loads((folder / "topology.json").read_text(encoding="utf-8"))
 
 
-def _complete(folder: Path, plan: Plan, execute: Execute) -> int:
+@contextmanager
+def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Note the time that the block takes."""
+    start = time.monotonic()
+    yield
+    seconds[what] = round(time.monotonic() - start, 1)
+
+
+def _complete(folder: Path, plan: Plan, execute: Execute, seconds: dict[str, float]) -> int:
     """Do all tasks that are not done, phase after phase; returns the last turn of thinning."""
 
     def phase(name: str) -> None:
         if tasks := undone(folder, [(name, block) for block in plan.blocks(name)]):
-            execute(folder, tasks)
+            with _timed(seconds, name):
+                execute(folder, tasks)
 
     for name in plan.phases():
         phase(name)
