@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vesselsdf import scales
+from vesselsdf import needs, scales
 from vesselsdf.checkpoint import GENERAL, Model, load_model, save_model
 from vesselsdf.config import RunConfig, claim_folder
 from vesselsdf.data import by_stem, stem
@@ -33,7 +33,7 @@ from vesselsdf.inference import predict
 from vesselsdf.masks import mask_distance, mask_field, mended_mask
 from vesselsdf.metrics import evaluate as evaluate_volumes
 from vesselsdf.metrics import summarise, write_csv
-from vesselsdf.needs import estimate, require
+from vesselsdf.needs import require
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
@@ -74,7 +74,9 @@ def reconstruct(
     source, name, provenance = _opened(volume, spacing)
     if mask:
         check_mask(source, name)
-        require(working_shape(source), memory)
+        if memory is not None:
+            shape = working_shape(source)
+            require(needs.of_mask(source.array, shape)["gigabytes"], memory, shape)
         if mend:
             source, provenance["mended"] = mended_mask(source, name)
         made = Reconstruction([], source.affine, source, from_mask=True, roots=roots, provenance=provenance)
@@ -85,9 +87,8 @@ def reconstruct(
     check_image(source, name)
     path = Path(checkpoint or GENERAL)
     model = load_model(path)
-    require(working_shape(source, model.preprocessing.working_spacing(source)), memory)
     provenance |= {"checkpoint": str(path), "checkpoint_sha256": file_hash(path), "config": model.config.model_dump()}
-    made = reconstruct_with(model, source, provenance)
+    made = reconstruct_with(model, source, provenance, memory)
     for one in made.provenance["unfamiliar"]:
         log.warning("%s is unlike the scans that the network was trained on: %s.", name, one)
     made.roots = roots
@@ -97,16 +98,21 @@ def reconstruct(
     return made
 
 
-def reconstruct_with(model: Model, source: Volume, provenance: dict[str, Any] | None = None) -> Reconstruction:
-    """Reconstruct the vessels of an image with a loaded model."""
+def reconstruct_with(
+    model: Model, source: Volume, provenance: dict[str, Any] | None = None, memory: float | None = None
+) -> Reconstruction:
+    """Reconstruct the vessels of an image with a loaded model; `memory`: see `reconstruct`."""
     settings = model.preprocessing
     operator = model.config.network.operator
     made = Reconstruction([], source.affine, source, False, operator, provenance=provenance or {})
     with made.timed("preprocessing"):
         working = settings.working_volume(source)
-        spacing = settings.working_spacing(source)
+        spacing, acquired = settings.working_spacing(source), settings.acquisition(source)
+        if memory is not None:
+            needed = needs.of_image(model.network, working.array, acquired)["gigabytes"]
+            require(needed, memory, working.shape)
     with made.timed("network"):
-        fields = predict(model.network, working.array, spacing, settings.acquisition(source))
+        fields = predict(model.network, working.array, spacing, acquired)
     figures = of_image(working.array) | of_vessels(working.array, fields[0] / np.float32(spacing))
     made.provenance |= {"unfamiliar": strange(figures, model.seen), "window": settings.window_of(source)}
     # The wall lies where the field takes the threshold; taking it off every level leaves all differences as they are.
@@ -370,21 +376,22 @@ def inspect(
     """
     volume = read_volume(path, spacing)
     facts = volume_facts(volume, path)
-    working = min(volume.spacing)
     if facts["looks_like_labels"]:
-        facts |= {"unfamiliar": [], "window": None}
+        shape, working = working_shape(volume), min(volume.spacing)
+        facts |= {"unfamiliar": [], "window": None, "needs": needs.of_mask(volume.array, shape)}
     else:
         model = load_model(checkpoint or GENERAL)
-        working = model.preprocessing.working_spacing(volume)
-        facts["unfamiliar"] = strange(of_image(model.preprocessing.working_volume(volume).array), model.seen)
-        facts["window"] = model.preprocessing.window_of(volume)
-    shape = working_shape(volume, working)
-    return facts | {"working_spacing": working, "working_shape": shape, "needs": estimate(shape)}
+        settings = model.preprocessing
+        image, working = settings.working_volume(volume).array, settings.working_spacing(volume)
+        shape = image.shape
+        facts |= {"unfamiliar": strange(of_image(image), model.seen), "window": settings.window_of(volume)}
+        facts["needs"] = needs.of_image(model.network, image, settings.acquisition(volume))
+    return facts | {"working_spacing": working, "working_shape": shape}
 
 
-def working_shape(volume: Volume, working: float | None = None) -> tuple[int, int, int]:
-    """Voxels of a volume on its working grid of `working` mm; without it, as fine as its finest edge."""
-    return isotropic_grid(volume.shape, volume.spacing, working or min(volume.spacing))[1]
+def working_shape(volume: Volume) -> tuple[int, int, int]:
+    """Voxels of a volume once it is isotropic, as fine as its finest edge."""
+    return isotropic_grid(volume.shape, volume.spacing, min(volume.spacing))[1]
 
 
 def evaluate_run(run: str | Path | None = None) -> dict[str, Any]:

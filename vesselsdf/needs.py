@@ -1,52 +1,81 @@
-"""What a reconstruction will need, known before it begins: memory and time by the size of the working volume.
+"""What a reconstruction will need, known before it begins: memory and time.
 
-Memory was measured (`benchmarks/needs.py`, which compares both): its parts that grow with the vessels, too, as they
-are in scans with usual shares of vessel.
+Both grow with the voxels of the working grid, and with the wall: its mesh, its graph, what is lost across levels. How
+much wall there is, and how fast the network is here, is found by running it on some bricks of the scan; of a mask it is
+counted. The constants are fits to `benchmarks/needs.py`, which compares what is foretold with what is taken.
 """
 
+import itertools
+import math
 import re
 import time
 
 import numpy as np
+from jaxtyping import Float, Float32, Num
 
 from vesselsdf.errors import InputError
-from vesselsdf.inference import coarse_margin, margin
+from vesselsdf.inference import coarse_margin, margin, predict
 from vesselsdf.network import VesselNet
 
-# Of a whole reconstruction in one piece.
-BYTES_PER_VOXEL = 105.0
-BYTES_AT_LEAST = 0.7e9
-SECONDS_PER_VOXEL = 2.5e-6
+# Of a whole reconstruction in one piece; a crossing is a pair of neighbouring voxels with the wall between them.
+BYTES_AT_LEAST = 0.65e9
+BYTES_PER_VOXEL = 22.0
+BYTES_PER_CROSSING = 2400.0
+SECONDS_AT_LEAST = 3.0
+SECONDS_PER_VOXEL = 0.5e-6
+SECONDS_PER_CROSSING = 2.3e-4
 # Of a worker that reconstructs in blocks, for every voxel of a block and what is around it.
 BYTES_PER_BLOCK_VOXEL = 40.0
 BYTES_OF_WORKER = 0.6e9
+
+BRICK = 64
+"""Voxels along the edge of what is looked at of a scan."""
+SAMPLE = 1 << 22
+"""Voxels that are looked at."""
 
 UNITS = {"M": 1e-3, "G": 1.0, "T": 1e3}
 """Of memory, in GB."""
 
 
-def estimate(shape: tuple[int, ...]) -> dict[str, float]:
-    """What `reconstruct` will need for a working volume of `shape`: `gigabytes` at the peak, and `seconds`.
+def of_image(
+    network: VesselNet, image: Float[np.ndarray, "x y z"], acquisition: Float32[np.ndarray, "4"]
+) -> dict[str, float]:
+    """What `reconstruct` will need for a normalised image on its working grid: `gigabytes` at the peak, and `seconds`.
 
-    The speed of the network is measured here on a small piece, with a network of the default size in which few voxels
-    are active; the other steps are counted by what they took per voxel on a two-core machine.
+    Bricks are spread evenly over the image; their speed is that of this machine as busy as it is.
     """
-    import torch
+    bricks = [
+        tuple(slice(low, low + BRICK) for low in corner)
+        for corner in itertools.product(*(range(0, max(n - BRICK // 2, 1), BRICK) for n in image.shape))
+    ]
+    few = max(1, SAMPLE // BRICK**3)
+    chosen = bricks[:: math.ceil(len(bricks) / few)]
+    predict(network, np.zeros((16, 16, 16), np.float32), 1.0, acquisition)  # kernels are compiled, memory is had
+    start, seen, found = time.monotonic(), 0, 0
+    for brick in chosen:
+        part = image[brick]
+        found += crossings(predict(network, part, 1.0, acquisition)[0] <= 0)
+        seen += part.size
+    rate = (time.monotonic() - start) / seen
+    return _needs(float(image.size), found * image.size / seen, rate)
 
-    network = VesselNet().eval()
-    edge = 64
-    with torch.inference_mode():
-        image = torch.zeros(1, 1, edge, edge, edge)
-        network(image)
-        start = time.monotonic()
-        network(image)
-        rate = (time.monotonic() - start) / edge**3
-    return {"gigabytes": memory(shape), "seconds": 5 + float(np.prod(shape)) * (rate + SECONDS_PER_VOXEL)}
+
+def of_mask(mask: Num[np.ndarray, "x y z"], shape: tuple[int, ...]) -> dict[str, float]:
+    """The same of a mask, vessel above 0, whose working grid has `shape`."""
+    finer = float(np.prod(shape)) / mask.size
+    return _needs(float(np.prod(shape)), crossings(mask > 0) * finer ** (2 / 3), 0.0)
 
 
-def memory(shape: tuple[int, ...]) -> float:
-    """Peak memory of `reconstruct` for a working volume of `shape`, GB."""
-    return (BYTES_PER_VOXEL * float(np.prod(shape)) + BYTES_AT_LEAST) / 1e9
+def crossings(inside: np.ndarray) -> int:
+    """Pairs of neighbouring voxels of which one is inside."""
+    return sum(int(np.count_nonzero(np.diff(inside, axis=axis))) for axis in range(3))
+
+
+def _needs(voxels: float, wall: float, rate: float) -> dict[str, float]:
+    return {
+        "gigabytes": (BYTES_AT_LEAST + BYTES_PER_VOXEL * voxels + BYTES_PER_CROSSING * wall) / 1e9,
+        "seconds": SECONDS_AT_LEAST + (SECONDS_PER_VOXEL + rate) * voxels + SECONDS_PER_CROSSING * wall,
+    }
 
 
 def block_memory(block: int, network: VesselNet) -> float:
@@ -66,10 +95,9 @@ def largest_block(limit: float, network: VesselNet, step: int) -> int:
     return block
 
 
-def require(shape: tuple[int, ...], limit: float | None) -> None:
-    """Raise `InputError` if `reconstruct` would need more than `limit` GB for a working volume of `shape`."""
-    needed = memory(shape)
-    if limit is not None and needed > limit:
+def require(needed: float, limit: float, shape: tuple[int, ...]) -> None:
+    """Raise `InputError` if `reconstruct` needs more than `limit` GB for a working volume of `shape`."""
+    if needed > limit:
         size = " x ".join(map(str, shape))
         raise InputError(
             f"A working volume of {size} voxels takes about {needed:.1f} GB, more than the {limit:.3g} GB allowed: "
