@@ -1,9 +1,10 @@
 """Real two-photon stacks with their labels, leave-one-out; and whether the weights of the package are a good start.
 
-    python benchmarks/two_photon.py [--rows nnunet ours tuned] [--splits ...] [--steps 200] [--seed 0]
+    python benchmarks/two_photon.py [--rows nnunet ours tuned] [--splits ...] [--steps 200] [--seed 0] [--bf16]
 
 Leave-one-out: every row of accuracy_rows.py is trained on three stacks and tested on the fourth. Two and two: trained
-on two stacks, tested on the others. `none` is the general weights without training. Voxels are taken to be 2 x 2 x 5 um
+on two stacks, tested on the others. `none` is the general weights without training. `--bf16` trains in mixed precision
+(see `accuracy.py`). Voxels are taken to be 2 x 2 x 5 um
 (the files do not say); lengths below are in units of 4 um, so that a voxel is 0.5 wide as in `accuracy.py`. Every
 finished split and row is kept in the results file and not run again, cases are kept in the folder; begin both anew when
 networks, weights or the preparation have changed.
@@ -71,11 +72,11 @@ def tested(row: Row, network, case: TestCase) -> dict[str, float]:
         return score(row.predict(network.eval(), case) <= row.usual, case)
 
 
-def lines(cases: dict, split: str, name: str, seed: int, steps: int) -> list[list]:
+def lines(cases: dict, split: str, name: str, seed: int, budget: dict) -> list[list]:
     """Lines of the table for a row trained on a split; for the general weights as they are, if the split is `NONE`."""
     row, (training, testing) = rows()[name], SPLITS[split]
     if training:
-        network, facts = train(row, [cases[n][0] for n in training], seed, {"steps": steps})
+        network, facts = train(row, [cases[n][0] for n in training], seed, budget)
         print(f"{split}, {name}: {facts['train_seconds']:.0f} s", file=sys.stderr, flush=True)
     else:
         network = row.build()
@@ -89,6 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=SPLITS, metavar="SPLIT")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="train in mixed precision")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vesselsdf_two_photon")
     return parser.parse_args()
@@ -99,14 +101,15 @@ def main() -> int:
     if not DATA.is_dir():
         print(f"two_photon: the public data are not at {DATA}", file=sys.stderr)
         return 2
+    budget = {"steps": given.steps} | ({"bf16": True} if given.bf16 else {})
     cases = {name: prepared(name, given.folder) for name in STACKS}
     table = []
     for split in given.splits:
         for name in ["tuned"] if split == NONE else given.rows:
-            key = json.dumps([split, name, given.seed, given.steps])
+            key = json.dumps([split, name, given.seed, budget])
             known = json.loads(given.results.read_text()) if given.results.exists() else {}
             if key not in known:
-                known[key] = lines(cases, split, name, given.seed, given.steps)
+                known[key] = lines(cases, split, name, given.seed, budget)
                 write_json(given.results, known)
             table += known[key]
     print(columns(["trained on", "row", "tested on", *KEYS], table))
