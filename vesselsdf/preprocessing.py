@@ -70,7 +70,7 @@ class Scale(BaseModel):
     centre: float = 0.0
     spread: float = 1.0
 
-    def __call__(self, image: Num[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+    def __call__(self, image: Num[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
         """Intensities on a scale of order one, float32; see `normalise`."""
         image = image.astype(np.float32, copy=False)
         if self.window is not None:

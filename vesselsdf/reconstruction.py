@@ -147,14 +147,7 @@ class Reconstruction:
             coloured = colour_by_radius(mesh, graph)
             for suffix in ("ply", "stl", "glb", "vtp"):
                 write_mesh(coloured, folder / f"mesh.{suffix}")
-            write_graph_json(graph, folder / "centreline.json")
-            write_swc(graph, folder / "centreline.swc")
-            write_graphml(graph, folder / "centreline.graphml")
-            write_vtp(graph, folder / "centreline.vtp")
-            write_branches(graph, folder / "branches.csv")
-            write_bifurcations(graph, folder / "bifurcations.csv")
-            write_terminals(graph, folder / "terminals.csv")
-            write_json(folder / "anatomy.json", summary(graph))
+            save_graph(graph, folder)
             write_json(folder / "topology.json", topology)
         with self.timed("preview"):
             preview(folder / "preview.png", self.sdf, graph, mesh, None if self.from_mask else self.input)
@@ -179,6 +172,18 @@ class Reconstruction:
                 f"In {self.provenance.get('input', 'the volume')} {what}: the network was trained on images that look "
                 "different; train on cases like it, or check its spacing and intensities with `vesselsdf inspect`."
             )
+
+
+def save_graph(graph: nx.MultiGraph, folder: Path) -> None:
+    """Write a centreline graph in all formats, its tables and its anatomy."""
+    write_graph_json(graph, folder / "centreline.json")
+    write_swc(graph, folder / "centreline.swc")
+    write_graphml(graph, folder / "centreline.graphml")
+    write_vtp(graph, folder / "centreline.vtp")
+    write_branches(graph, folder / "branches.csv")
+    write_bifurcations(graph, folder / "bifurcations.csv")
+    write_terminals(graph, folder / "terminals.csv")
+    write_json(folder / "anatomy.json", summary(graph))
 
 
 def versions() -> dict[str, Any]:

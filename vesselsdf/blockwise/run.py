@@ -1,6 +1,7 @@
 """Reconstruction of a volume that fits into no memory, in blocks: phase after phase, by any executor."""
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import networkx as nx
 
 from vesselsdf.blockwise.centreline import THIN, centreline, settled
 from vesselsdf.blockwise.executors import Execute, Executor, serial, undone
+from vesselsdf.blockwise.outlook import unfamiliar
 from vesselsdf.blockwise.plan import MESHING, Plan
 from vesselsdf.blockwise.tasks import FIELDS, MASK, prepare, summary
 from vesselsdf.blockwise.wall import whole_mesh
@@ -19,13 +21,14 @@ from vesselsdf.checkpoint import GENERAL, load_model
 from vesselsdf.errors import InputError, RunError
 from vesselsdf.field_store import ERROR, FieldStore
 from vesselsdf.files import remove_partial, write_json
-from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.inference import alignment
 from vesselsdf.needs import largest_block
-from vesselsdf.reconstruction import file_hash, versions
+from vesselsdf.reconstruction import file_hash, save_graph, versions
 from vesselsdf.topology import blocks
 from vesselsdf.volume import isotropic_grid
 from vesselsdf.zarr_volume import open_volume
+
+log = logging.getLogger(__name__)
 
 BLOCK = 256
 """Voxels along the edge of a block at most, if nothing else is asked for: larger ones are hardly faster."""
@@ -78,9 +81,11 @@ def reconstruct_in_blocks(plan: Plan, folder: str | Path, executor: Executor | N
         with executor or serial() as execute:
             turn = _complete(folder, plan, execute, seconds)
         with _timed(seconds, "finish"):
-            report = _finished(folder, plan, turn)
+            report, strange = _finished(folder, plan, turn)
+        for one in strange:
+            log.warning("%s is unlike the scans that the network was trained on: %s.", plan.source, one)
         write_json(folder / "topology.json", report)
-        facts = {"fields": FIELDS, "mask": MASK, "seconds_of_last_start": seconds}
+        facts = {"fields": FIELDS, "mask": MASK, "unfamiliar": strange, "seconds_of_last_start": seconds}
         write_json(folder / "run.json", plan.model_dump() | facts | versions())
     return json.loads((folder / "topology.json").read_text(encoding="utf-8"))
 
@@ -112,18 +117,19 @@ def _complete(folder: Path, plan: Plan, execute: Execute, seconds: dict[str, flo
     return turn
 
 
-def _finished(folder: Path, plan: Plan, turn: int) -> dict[str, Any]:
-    """Write graph and mesh of the whole; the report."""
+def _finished(folder: Path, plan: Plan, turn: int) -> tuple[dict[str, Any], list[str]]:
+    """Write graph and mesh of the whole; the report, and in what the scan is unlike those of the training."""
     betti = blocks.result(summary(folder, plan.phases()[-1], (0, 0, 0)), plan.shape)
     if betti[0] == 0:
         raise RunError(
             f"In {plan.source} no vessel was found: the network was trained on images that look different; check its "
             "spacing and intensities, or train on cases like it."
         )
-    graph = centreline(folder, plan, FieldStore.open(folder / FIELDS), turn)
-    write_graph_json(graph, folder / "centreline.json")
+    store = FieldStore.open(folder / FIELDS)
+    graph = centreline(folder, plan, store, turn)
+    save_graph(graph, folder)
     trees = nx.number_connected_components(graph)
-    return {
+    report = {
         "connectivity": "26 for vessels, 6 for background",
         "shape": plan.shape,
         "spacing": plan.spacing,
@@ -131,6 +137,7 @@ def _finished(folder: Path, plan: Plan, turn: int) -> dict[str, Any]:
         "mesh": whole_mesh(folder, plan),
         "graph": {"components": trees, "loops": graph.number_of_edges() - len(graph) + trees},
     }
+    return report, unfamiliar(folder, plan, store, graph)
 
 
 def tidy(folder: str | Path) -> None:

@@ -11,6 +11,7 @@ Fields have the bits of those of one piece (`inference`), so whatever the blocks
 
 import errno
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def stem(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     low, high = plan.box(block)
     first, last = plan.around(low, high, coarse_margin(model.network))
     start, stop = low // step, -(-high // step)
-    image, acquired = _seen(str(folder), first, last), _acquired(str(folder))
+    image, acquired = seen(str(folder), first, last), _acquired(str(folder))
     if image.min() == image.max() and not (last % alignment(model.network)).any():
         # Nothing but background, as around a brain: a voxel with its halo says what all others are. (Where blocks of
         # local contrast are cut by the end of the volume, their means are rounded otherwise.)
@@ -116,7 +117,7 @@ def field(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     coarse = _opened(folder / STEM)[tuple(map(slice, begin, -(-last // step) + context_reach()))]
     shape, before = tuple((last - first).tolist()), tuple((first // step - begin).tolist())
     fields = refined(
-        model.network, shape, lambda: _seen(str(folder), first, last), _acquired(str(folder)), coarse, before
+        model.network, shape, lambda: seen(str(folder), first, last), _acquired(str(folder)), coarse, before
     )
     shift = np.float32(model.preprocessing.threshold * plan.spacing)
     fields = [level * np.float32(plan.spacing) - shift for level in fields]
@@ -163,18 +164,23 @@ def scale_of(folder: str) -> Scale:
     """The intensity scale of the whole scan, from the surveys of all blocks."""
     plan = Plan.load(Path(folder))
     settings = loaded(plan.checkpoint).preprocessing
-    surveys = []
+    of_scan, of_grid = (min(float(one[key]) for one in _surveys(plan, folder)) for key in ("lowest_of_scan", "lowest"))
+    window = settings.window or (SOFT_TISSUE if of_scan < FAT else None)
+    return Scale(window=window) if window else Scale.of_tissue(sampled(Path(folder), plan), of_grid)
+
+
+def sampled(folder: Path, plan: Plan) -> np.ndarray:
+    """Voxels of the working grid that set the intensity scale, not normalised."""
+    return np.concatenate([one["sample"] for one in _surveys(plan, str(folder))])
+
+
+def _surveys(plan: Plan, folder: str) -> Iterator[dict[str, np.ndarray]]:
     for block in plan.blocks("survey"):
         with np.load(mark(Path(folder), "survey", block), allow_pickle=False) as found:
-            surveys.append({key: found[key] for key in found.files})
-    window = settings.window or (SOFT_TISSUE if min(one["lowest_of_scan"] for one in surveys) < FAT else None)
-    if window:
-        return Scale(window=window)
-    sample = np.concatenate([one["sample"] for one in surveys])
-    return Scale.of_tissue(sample, float(min(one["lowest"] for one in surveys)))
+            yield {key: found[key] for key in found.files}
 
 
-def _seen(folder: str, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def seen(folder: str, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """What the network sees of a box."""
     return scale_of(folder)(_working(Plan.load(Path(folder)), low, high)[0])
 
