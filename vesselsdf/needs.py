@@ -25,8 +25,8 @@ SECONDS_AT_LEAST = 3.0
 SECONDS_PER_VOXEL = 0.5e-6
 SECONDS_PER_CROSSING = 2.3e-4
 # Of a worker that reconstructs in blocks, for every voxel of a block and what is around it.
-BYTES_PER_BLOCK_VOXEL = 40.0
-BYTES_OF_WORKER = 0.6e9
+BYTES_PER_BLOCK_VOXEL = 60.0
+BYTES_OF_WORKER = 0.65e9
 
 BRICK = 64
 """Voxels along the edge of what is looked at of a scan."""
