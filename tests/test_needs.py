@@ -80,6 +80,8 @@ def test_what_needs_more_than_is_allowed_is_refused_before_it_begins(tmp_path, c
     scan = tmp_path / "scan.nii.gz"
     vesselsdf.write_volume(case.label if mask else case.image, scan)
     command = ["reconstruct", str(scan), "-o", str(tmp_path / "result"), *(["--mask"] if mask else [])]
+    assert main([*command, "--max-error", "-1"]) == 2
+    assert "--max-error" in capsys.readouterr().err
     assert main([*command, "--memory", "100MB"]) == 2
     said = capsys.readouterr().err
     assert "48 x 48 x 48" in said

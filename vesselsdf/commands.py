@@ -105,9 +105,12 @@ def _reconstruct(arguments: list[str]) -> int:
             max_error: of the distance fields in sdf.zarr, mm; by default an eighth of a voxel (a 64th near the wall).
         """
         from vesselsdf.api import reconstruct
+        from vesselsdf.errors import InputError
         from vesselsdf.needs import gigabytes
         from vesselsdf.report.text import reconstruction_summary
 
+        if max_error is not None and not max_error > 0:
+            raise InputError(f"--max-error is {max_error}: give a positive length in mm.")
         made = reconstruct(volume, checkpoint, mask, spacing, mend, root, gigabytes(memory) if memory else None)
         made.save(output, max_error)
         print(reconstruction_summary(made, output))
@@ -163,7 +166,7 @@ def _blocks(arguments: list[str]) -> int:
         if part is None:  # other parts may still be at work
             tidy(output)
         print("components {}, loops {}, cavities {} (26 for vessels, 6 for background)".format(*report["betti"]))
-        print(f"Distance field, mask and topology: {output}")
+        print(f"Distance field, mask, mesh, centreline and topology: {output}")
         return 0
 
     examples = (

@@ -74,7 +74,7 @@ class FieldStore:
             raise InputError(f"block is {block}; give a multiple of {1 << (levels - 1)} for {levels} levels.")
         error = ERROR * float(np.linalg.norm(affine[:3, :3], axis=0).min()) if max_error is None else max_error
         if not error > 0:
-            raise InputError(f"The largest error of a field is {error}: give a positive length in mm.")
+            raise InputError(f"max_error is {error}: give a positive length in mm.")
         group = zarr.create_group(str(path), zarr_format=3)
         for level in range(levels):
             edge = block >> level

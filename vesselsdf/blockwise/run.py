@@ -55,6 +55,8 @@ def make_plan(
     step = alignment(model.network)
     if block is None:
         block = min(BLOCK, largest_block(memory, model.network, STEP))
+    if max_error is not None and not max_error > 0:
+        raise InputError(f"--max-error is {max_error}: give a positive length in mm.")
     if block < step or block % step:
         raise InputError(f"--block is {block}: give a multiple of {step}.")
     working = model.preprocessing.spacing or float(min(volume.spacing))
