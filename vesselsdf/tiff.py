@@ -29,13 +29,14 @@ class Stack(NamedTuple):
 
 
 def slice_files(folder: Path) -> list[Path]:
-    """The TIFF files of a folder in the order of the numbers in their names, if it is a folder of slices; or none."""
-    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return sorted(files, key=lambda path: [int(part) if part.isdigit() else part for part in _parts(path)])
+    """The TIFF files of a folder in the order of the numbers in their names, if most of its files are; or none."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    slices = [path for path in files if path.suffix.lower() in SUFFIXES]
+    return sorted(slices, key=_numbered) if 2 * len(slices) > len(files) else []
 
 
-def _parts(path: Path) -> list[str]:
-    return re.split(r"(\d+)", path.name)
+def _numbered(path: Path) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def open_stack(path: Path) -> Stack:
