@@ -176,7 +176,7 @@ def test_background_that_is_all_the_same_makes_no_difference(tmp_path, monkeypat
 
 
 def test_a_scan_unlike_the_training_is_reported(tmp_path, caplog):
-    """Averages over 16 layers have less noise, and the darkest of them are dark for that."""
+    """As blurred along one axis as slices 16 times as thick are."""
     image = synthetic_case(11, (96, 96, 96), (0.5,) * 3, "mr", terminal_radius=(2.5, 3.0)).image.array
     thick = image.reshape(96, 96, 6, 16).mean(axis=3).repeat(16, axis=2)
     found = []
@@ -185,7 +185,7 @@ def test_a_scan_unlike_the_training_is_reported(tmp_path, caplog):
         reconstruct_in_blocks(make_plan(tmp_path / f"{name}.zarr", block=48), tmp_path / name)
         found.append(json.loads((tmp_path / name / "run.json").read_text())["unfamiliar"])
     assert found[0] == []
-    assert any("darkest" in one for one in found[1])
+    assert found[1]
     assert "thick.zarr is unlike the scans" in caplog.text
     assert "usual.zarr" not in caplog.text
 
