@@ -33,7 +33,6 @@ from vesselsdf.inference import predict
 from vesselsdf.masks import mask_distance, mask_field, mended_mask
 from vesselsdf.metrics import evaluate as evaluate_volumes
 from vesselsdf.metrics import summarise, write_csv
-from vesselsdf.needs import require
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
@@ -76,7 +75,7 @@ def reconstruct(
         check_mask(source, name)
         if memory is not None:
             shape = working_shape(source)
-            require(needs.of_mask(source.array, shape)["gigabytes"], memory, shape)
+            needs.require(needs.of_mask(source.array, shape)["gigabytes"], memory, shape)
         if mend:
             source, provenance["mended"] = mended_mask(source, name)
         made = Reconstruction([], source.affine, source, from_mask=True, roots=roots, provenance=provenance)
@@ -110,7 +109,7 @@ def reconstruct_with(
         spacing, acquired = settings.working_spacing(source), settings.acquisition(source)
         if memory is not None:
             needed = needs.of_image(model.network, working.array, acquired)["gigabytes"]
-            require(needed, memory, working.shape)
+            needs.require(needed, memory, working.shape)
     with made.timed("network"):
         fields = predict(model.network, working.array, spacing, acquired)
     figures = of_image(working.array) | of_vessels(working.array, fields[0] / np.float32(spacing))
