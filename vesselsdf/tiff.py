@@ -104,6 +104,13 @@ def _file(path: Path) -> Stack:
         raise
     except Exception as error:  # tifffile raises many kinds for a damaged file
         raise InputError(f"{path} is damaged or not a TIFF stack ({error}): save it again") from error
+    try:
+        _pages(path, shape, 0, 1)
+    except InputError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        whole = _by_itk(path).reshape(shape[::-1])  # once, whatever is asked for: it cannot read pages by themselves
+        return Stack(shape, series.dtype, lambda start, stop: whole[start:stop].T)
     return Stack(shape, series.dtype, partial(_pages, path, shape))
 
 
@@ -125,9 +132,7 @@ def _pages(path: Path, shape: tuple[int, int, int], start: int, stop: int) -> np
     try:
         layers = tifffile.imread(path, key=range(start, stop))
     except Exception as error:  # tifffile raises many kinds for a damaged file
-        if "imagecodecs" not in str(error):
-            raise InputError(f"{path} is damaged or not a TIFF stack ({error}): save it again") from error
-        layers = _by_itk(path)[start:stop]
+        raise InputError(f"{path} is damaged or not a TIFF stack ({error}): save it again") from error
     return layers.reshape(stop - start, shape[1], shape[0]).T
 
 
