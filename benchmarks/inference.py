@@ -1,6 +1,7 @@
 """Inference on active voxels beside dense and blockwise evaluation of the same network, and a U-Net's sliding window.
 
     python benchmarks/inference.py [--edges 256 512] [--shares 0.5 1 1.5] [--device cpu] [--folder FOLDER] [--no-peer]
+        [--plot docs/inference.png]
 
 Synthetic CT trees that fill about so many percent of 256^3 voxels, and larger volumes of turned copies of them; seen by
 the weights that come with the package. Every measurement is a process of its own, on one thread on a CPU: CPU seconds
@@ -14,6 +15,7 @@ the weights that come with the package. Every measurement is a process of its ow
   depends on the size alone: on 512^3 its time is that on 256^3 for every window, times their number.
 
 Then: share of the voxels refined at each level, and the largest difference (mm) of blocks and dense fields to sparse.
+`--plot`: seconds over the vessels' surface, in boxes of different size, and over the box, for every method.
 """
 
 import argparse
@@ -283,6 +285,34 @@ def table(rows: list[dict]) -> str:
     return columns(header, lines)
 
 
+def plot(rows: list[dict], path: Path) -> None:
+    """Time over the surface of the vessels and over the box."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, (over_surface, over_box) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for edge in sorted({row["edge"] for row in rows}):
+        points = sorted((row["sparse"]["wall"] / 1e6, row["sparse"]["seconds"]) for row in rows if row["edge"] == edge)
+        over_surface.plot(*zip(*points, strict=True), "o-", label=f"sparse, box of {edge}$^3$")
+    over_surface.set(xlabel="voxels within one voxel of the wall, millions", ylabel="CPU seconds, one thread")
+    least = min(row["percent"] for row in rows)
+    for method in METHODS:
+        points = sorted(
+            (row["edge"] ** 3 / 1e6, row[method]["seconds"])
+            for row in rows
+            if row["percent"] == least and "seconds" in row.get(method, {})
+        )
+        over_box.plot(*zip(*points, strict=True), "o-", label=method)
+    over_box.set(xlabel=f"voxels of the box, millions (vessels fill {least:g}%)", ylabel="CPU seconds, one thread")
+    over_box.set(xscale="log", yscale="log")
+    for axes in (over_surface, over_box):
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     """All measurements, or one of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -291,6 +321,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vesselsdf_inference")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--plot", type=Path, help="write a picture of time over surface and box")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -303,6 +334,8 @@ def main() -> None:
     rows = results(given)
     print(measuring.machine(("torch", "monai")), file=sys.stderr)
     print(table(rows))
+    if given.plot:
+        plot(rows, given.plot)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ ORDER = """
     surface_distance overlap centreline_points comparison metric_table metrics
     alignment segments segment_comparison
     familiarity optimiser checkpoint data segment_findings sources sampling inference needs training
-    report reconstruction blockwise blockwise.plan blockwise.band blockwise.centreline blockwise.wall
+    report reconstruction blockwise blockwise.plan blockwise.band blockwise.skeleton
+    blockwise.graph_parts blockwise.centreline blockwise.wall
     blockwise.tasks blockwise.executors blockwise.outlook blockwise.run
     evaluation doctor api commands cli
 """.split()  # noqa: SIM905 (rows that belong together are easier to keep in order than a list of one name a line)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vesselsdf.sections import RING, Field, ball, cast, ring
-from vesselsdf.skeleton import WIDTHS, length_of
+from vesselsdf.skeleton import WIDTHS, is_whole, length_of, valence
 
 ROUNDS = 4
 # Points nearer to a junction than this many of its radii are not centred: the section there is not one vessel's.
@@ -78,7 +78,7 @@ def refine(graph: nx.MultiGraph, field: Field, at: Collection[int] | None = None
     vessel), or to the border of the grid where the vessel leaves it.
 
     `at`: only the branches that meet at these nodes, in a graph that has been refined; nodes at their other ends stay
-    where they are if branches meet there too.
+    where they are if branches meet there too, and so do those with branches `elsewhere` (`vesselsdf.skeleton`).
 
     `again`, for a graph that has been refined: now it is known at what angles branches meet, and so how far from the
     junction they share their sections. Ends stay where they are.
@@ -102,7 +102,7 @@ def refine(graph: nx.MultiGraph, field: Field, at: Collection[int] | None = None
         ends.setdefault(branch.first, []).append(axis)
         ends.setdefault(branch.last, []).append(axis[::-1])
     for node, axes in ends.items():
-        if graph.degree(node) > 2 and (at is None or node in at):
+        if graph.degree(node) > 2 and is_whole(graph, node) and (at is None or node in at):
             before = graph.nodes[node]["pos"]
             meeting = meeting_point(before, graph.nodes[node]["radius"], axes, field)
             # The second time the axes begin farther off: most junctions gain, but where branches bend some overshoot.
@@ -117,7 +117,8 @@ def refine(graph: nx.MultiGraph, field: Field, at: Collection[int] | None = None
             for side in (0, -1)
             if other == node or (edge["start"] == node) == (side == 0)
         ]
-        graph.nodes[node]["radius"] = float(max(at_node))
+        if is_whole(graph, node):
+            graph.nodes[node]["radius"] = float(max(at_node))
 
 
 def lay_out(graph: nx.MultiGraph, edges: list[tuple], step: float) -> tuple[list[Branch], Lines]:
@@ -126,7 +127,7 @@ def lay_out(graph: nx.MultiGraph, edges: list[tuple], step: float) -> tuple[list
     offset = 0
     for u, v, key, edge in edges:
         first, last = (u, v) if edge["start"] == u else (v, u)
-        ring = u == v and graph.degree(u) == 2
+        ring = u == v and valence(graph, u) == 2
         path = resample(edge["points"], step)[: -1 if ring else None]
         n = len(path)
         index = np.arange(n)
@@ -150,7 +151,7 @@ def junction_zones(graph: nx.MultiGraph, branches: list[Branch], lines: Lines, b
     for k, branch in enumerate(branches):
         radii = graph.edges[branch.first, branch.last, branch.key]["radii"] if by_angle else None
         for side, node in enumerate((branch.first, branch.last)):
-            if graph.degree(node) < 3:
+            if valence(graph, node) < 3:
                 continue
             zones[k][side] = JUNCTION_ZONE * graph.nodes[node]["radius"]
             if radii is not None:
@@ -246,9 +247,10 @@ def finish(
         good = np.flatnonzero(trusted)
         points, widths = points[good[0] : good[-1] + 1], widths[good[0] : good[-1] + 1]
         first, last = branch.first, branch.last
-        points, widths = end_at(graph, last, points, widths, field, place_ends, graph.degree(first) > 2)
+        points, widths = end_at(graph, last, points, widths, field, place_ends, valence(graph, first) > 2)
         points, widths = (
-            x[::-1] for x in end_at(graph, first, points[::-1], widths[::-1], field, place_ends, graph.degree(last) > 2)
+            x[::-1]
+            for x in end_at(graph, first, points[::-1], widths[::-1], field, place_ends, valence(graph, last) > 2)
         )
     edge["points"] = np.ascontiguousarray(points)
     for name, values in zip(WIDTHS, widths.T, strict=True):
@@ -270,7 +272,7 @@ def end_at(
     Along the stretch the widths keep their proportions. A `stub` begins at a junction.
     """
     slope = 0.0
-    if graph.degree(node) > 2 or not place_ends:
+    if valence(graph, node) > 1 or not place_ends:
         target = graph.nodes[node]["pos"]
     else:
         keep = last_full_section(points, widths[:, 0])

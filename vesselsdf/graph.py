@@ -5,6 +5,8 @@ Strategy: thin the vessel by exact homotopy, turn the voxels into a graph withou
 (`vesselsdf.centring`). The graph has as many components and independent loops as the vessel, always.
 """
 
+from collections.abc import Mapping
+
 import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
@@ -75,22 +77,39 @@ def centreline_graph(
 
 def finished(graph: nx.MultiGraph, field: Field, affine: Float[np.ndarray, "4 4"], origin: np.ndarray) -> nx.MultiGraph:
     """The centreline graph of a voxel graph, without its spurs and measured, in RAS mm; `origin`: of the field."""
+    measure(graph, field)
+    return in_world(graph, field.spacing, affine, origin)
+
+
+def measure(graph: nx.MultiGraph, field: Field, at: set[int] | None = None) -> None:
+    """Take off the spurs of a voxel graph and centre and measure its branches, in place.
+
+    `at`: only what meets at these nodes, and what that changes; the others have been measured.
+    """
     # Only with ends where they belong can spurs be told from branches: both corners of a wide vessel's flat end, say,
     # look like ends. Few are left for the second time, when the junctions lie better too.
-    refine(graph, field)
+    refine(graph, field, at)
     for second in (False, True):
         before = len(graph)
-        changed = prune(graph, field.voxel, measured=True)
+        changed = prune(graph, field.voxel, measured=True, near=None if at is None else at | neighbours(graph, at))
         while changed:
+            at = None if at is None else {node for node in at | changed if node in graph}
             refine(graph, field, changed)
             changed = prune(graph, field.voxel, measured=True, near=changed | neighbours(graph, changed))
         if len(graph) < before:
-            refine(graph, field)  # what is left of a corner has been smoothed once only
+            refine(graph, field, at)  # what is left of a corner has been smoothed once only
         joined = join_junctions(graph, JOINED * field.voxel)
         if not second or len(graph) < before or joined:
-            refine(graph, field, again=True)
-    graph = numbered(graph)
-    to_world(graph, affine, field.spacing, origin)
+            at = None if at is None else {node for node in at if node in graph}
+            refine(graph, field, at, again=True)
+
+
+def in_world(
+    graph: nx.MultiGraph, spacing: Float[np.ndarray, "3"], affine: Float[np.ndarray, "4 4"], origin: np.ndarray
+) -> nx.MultiGraph:
+    """The same graph in RAS mm with nodes numbered from 0, and its roots."""
+    graph = renamed(graph, {node: number for number, node in enumerate(graph)})
+    to_world(graph, affine, spacing, origin)
     graph.graph["roots"] = find_roots(graph)
     graph.graph["root"] = graph.graph["roots"][0]
     return graph
@@ -186,13 +205,12 @@ def skeleton_graph(field: DenseField) -> nx.MultiGraph:
     return graph
 
 
-def numbered(graph: nx.MultiGraph) -> nx.MultiGraph:
-    """The same graph with nodes numbered from 0."""
-    number = {node: k for k, node in enumerate(graph)}
+def renamed(graph: nx.MultiGraph, names: Mapping[int, int] | Int[np.ndarray, " n"]) -> nx.MultiGraph:
+    """The same graph with the name `names[node]` for each node."""
     result = nx.MultiGraph()
-    result.add_nodes_from((number[node], attributes) for node, attributes in graph.nodes(data=True))
+    result.add_nodes_from((int(names[node]), attributes) for node, attributes in graph.nodes(data=True))
     for u, v, edge in graph.edges(data=True):
-        result.add_edge(number[u], number[v], **{**edge, "start": number[edge["start"]]})
+        result.add_edge(int(names[u]), int(names[v]), **{**edge, "start": int(names[edge["start"]])})
     return result
 
 

@@ -10,13 +10,16 @@ those of the skeleton, for every input. All that follows (contracting edges betw
 pruning terminal branches, merging nodes of degree two) are homotopy equivalences of graphs.
 
 Everything here is in voxel space scaled by the spacing: mm, but not yet turned and moved to the patient.
+
+A graph may be a part of a larger one: the attribute `elsewhere` of a node says how many of its branches are not in it.
+Such nodes are as they are: not moved, joined or removed.
 """
 
 from collections.abc import Callable, Collection
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from scipy import sparse
 
 # A terminal branch that reaches (with its own radius) less than this many radii of the junction from it, plus one
@@ -32,14 +35,19 @@ HALF_NEIGHBOURHOOD = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1)
 
 
 def voxel_graph(
-    voxels: Int[np.ndarray, "n 3"], spacing: Float[np.ndarray, "3"], depth: Callable[[np.ndarray], np.ndarray]
+    voxels: Real[np.ndarray, "n 3"],
+    spacing: Float[np.ndarray, "3"],
+    depth: Callable[[np.ndarray], np.ndarray],
+    pairs: Int[np.ndarray, "m 2"] | None = None,
 ) -> nx.MultiGraph:
     """Graph of a skeleton, given by its voxels in C order, with the same beta0 and beta1.
 
-    Nodes are ends, junctions, and one voxel of each plain ring. They carry `pos` (3,) and `radius`; edges `points`
-    (n, 3) along the voxels and `start`. `depth` gives the distance below the wall, in mm, for voxel coordinates (n, 3).
+    Nodes are ends, junctions, and one voxel of each plain ring; they are named by the number of their first voxel, and
+    carry `pos` (3,) and `radius`; edges `points` (n, 3) along the voxels and `start`. `depth` gives the distance below
+    the wall, in mm, for voxel coordinates (n, 3). `pairs`: those that are joined, if it is known (`exact_edges`).
     """
-    pairs = exact_edges(voxels, adjacent_pairs(voxels), spacing)
+    if pairs is None:
+        pairs = exact_edges(voxels, adjacent_pairs(voxels), spacing)
     degree = np.bincount(pairs.ravel(), minlength=len(voxels))
     positions = voxels * spacing
     radii = np.maximum(depth(voxels), 0.0)
@@ -81,13 +89,7 @@ def exact_edges(
     voxels: Int[np.ndarray, "n 3"], pairs: Int[np.ndarray, "m 2"], spacing: Float[np.ndarray, "3"]
 ) -> Int[np.ndarray, "k 2"]:
     """The edges to keep so that the graph has the beta0 and beta1 of the voxels; see the head of this module."""
-    if len(pairs) == 0:
-        return pairs
-    n = len(voxels)
-    adjacency = sparse.coo_matrix((np.ones(len(pairs), dtype=np.int32), pairs.T), shape=(n, n)).tocsr()
-    adjacency = adjacency + adjacency.T
-    common = (adjacency @ adjacency).multiply(adjacency).tocsr()
-    in_triangle = np.asarray(common[pairs[:, 0], pairs[:, 1]]).ravel() > 0
+    in_triangle = in_triangles(len(voxels), pairs)
     if not in_triangle.any():
         return pairs
     import gudhi
@@ -108,11 +110,22 @@ def exact_edges(
     return np.concatenate([pairs[~in_triangle], used[np.array(kept, dtype=np.int64).reshape(-1, 2)]])
 
 
+def in_triangles(n: int, pairs: Int[np.ndarray, "m 2"]) -> Bool[np.ndarray, " m"]:
+    """Whether some third one of `n` voxels touches both of each pair."""
+    if len(pairs) == 0:
+        return np.zeros(0, bool)
+    adjacency = sparse.coo_matrix((np.ones(len(pairs), dtype=np.int32), pairs.T), shape=(n, n)).tocsr()
+    adjacency = adjacency + adjacency.T
+    common = (adjacency @ adjacency).multiply(adjacency).tocsr()
+    return np.asarray(common[pairs[:, 0], pairs[:, 1]]).ravel() > 0
+
+
 def junction_clusters(n: int, pairs: Int[np.ndarray, "m 2"], degree: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Label of each voxel; voxels of degree three or more that an edge joins share one."""
+    """First voxel of each one's cluster; voxels of degree three or more that an edge joins share one."""
     both = (degree[pairs] > 2).all(axis=1)
     matrix = sparse.coo_matrix((np.ones(both.sum(), dtype=bool), pairs[both].T), shape=(n, n))
-    return sparse.csgraph.connected_components(matrix, directed=False)[1]
+    labels = sparse.csgraph.connected_components(matrix, directed=False)[1]
+    return np.unique(labels, return_index=True)[1][labels]
 
 
 def trace(
@@ -164,6 +177,16 @@ def leftover_cycles(pairs: Int[np.ndarray, "m 2"], degree: Int[np.ndarray, " n"]
     return left
 
 
+def valence(graph: nx.MultiGraph, node: int) -> int:
+    """How many branches meet at a node, those `elsewhere` included."""
+    return graph.degree(node) + graph.nodes[node].get("elsewhere", 0)
+
+
+def is_whole(graph: nx.MultiGraph, node: int) -> bool:
+    """Whether all branches of a node are in the graph."""
+    return not graph.nodes[node].get("elsewhere", 0)
+
+
 def length_of(points: Float[np.ndarray, "n 3"]) -> float:
     """Length of a polyline."""
     return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
@@ -177,7 +200,7 @@ def merge_degree_two(graph: nx.MultiGraph, nodes: Collection[int] | None = None)
     ends_of_joined: set[int] = set()
     for node in list(graph if nodes is None else nodes):
         ends = list(graph.edges(node, keys=True, data=True))
-        if graph.degree(node) != 2 or len(ends) != 2:
+        if valence(graph, node) != 2 or len(ends) != 2:
             continue
         (_, a, _, first), (_, b, _, second) = ends
         joined = {}
@@ -202,7 +225,11 @@ def join_junctions(graph: nx.MultiGraph, reach: float) -> int:
         short = [
             (length, u, v, key)
             for u, v, key, edge in graph.edges(keys=True, data=True)
-            if u != v and graph.degree(u) > 2 < graph.degree(v) and (length := length_of(edge["points"])) < reach
+            if u != v
+            and is_whole(graph, u)
+            and is_whole(graph, v)
+            and graph.degree(u) > 2 < graph.degree(v)
+            and (length := length_of(edge["points"])) < reach
         ]
         if not short:
             return joined
@@ -254,7 +281,7 @@ def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False, near: Coll
         spurs = []
         for end in terminals_at(graph, around):
             ((_, junction, branch),) = graph.edges(end, data=True)
-            if graph.degree(junction) < 3:
+            if graph.degree(junction) < 3 or not is_whole(graph, junction):
                 continue
             reach = length_of(branch["points"]) + graph.nodes[end]["radius"]
             if measured:
@@ -280,5 +307,5 @@ def prune(graph: nx.MultiGraph, voxel: float, measured: bool = False, near: Coll
 
 def terminals_at(graph: nx.MultiGraph, nodes: Collection[int]) -> set[int]:
     """The ends of the terminal branches at some nodes."""
-    ends = {node for node in nodes if graph.degree(node) == 1}
-    return ends | {other for node in nodes for other in graph[node] if graph.degree(other) == 1}
+    ends = {node for node in nodes if valence(graph, node) == 1}
+    return ends | {other for node in nodes for other in graph[node] if valence(graph, other) == 1}

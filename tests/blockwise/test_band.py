@@ -1,5 +1,7 @@
 """A field in bricks is the field, where vessels are."""
 
+import itertools
+
 import numpy as np
 
 from vesselsdf.blockwise.band import EDGE, REACH, Band
@@ -12,7 +14,10 @@ def test_values_near_vessels_are_those_of_the_dense_field():
     x, y, z = np.indices((53, 40, 70))
     field = (0.4 * np.minimum(np.hypot(x - 8, y - 3), np.hypot(y - 30, z - 60)) - 1.3).astype(np.float32)
     field += draw.normal(size=field.shape).astype(np.float32) * 0.1
-    parts = [(np.array([a, 0, b]), field[a : a + 32, :, b : b + 16]) for a in (0, 32) for b in range(0, 70, 16)]
+    parts = []
+    for a, b in itertools.product((0, 32), range(0, 70, 16)):
+        part = field[a : a + 32, :, b : b + 16]
+        parts.append((np.array([a, 0, b]), part, np.ones([-(-n // EDGE) for n in part.shape], bool)))
     band = Band(field.shape, 0.4, parts)
     dense = DenseField(field, np.full(3, 0.4))
     points = draw.uniform(-2, 0.4 * 72, (20_000, 3))

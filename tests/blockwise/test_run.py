@@ -14,7 +14,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from vesselsdf.api import reconstruct_with
-from vesselsdf.blockwise import executors, tasks
+from vesselsdf.blockwise import executors, plan, run, tasks
 from vesselsdf.blockwise.plan import Plan, mark
 from vesselsdf.blockwise.run import make_plan, reconstruct_in_blocks, tidy
 from vesselsdf.checkpoint import GENERAL, load_model
@@ -75,7 +75,8 @@ def test_they_are_those_of_one_piece(whole, in_blocks, scan, tmp_path):
     assert report["mesh"]["watertight"]
     beta0, beta1, beta2 = report["betti"]
     assert report["mesh"]["euler_number"] == 2 * (beta0 - beta1 + beta2)
-    assert report["graph"] == {"components": report["betti"][0], "loops": report["betti"][1]}
+    assert (report["graph"]["components"], report["graph"]["loops"]) == (beta0, beta1)
+    assert report["graph"]["files"] == "centreline.json"
     for field, expected in zip(fields, whole.levels, strict=True):
         assert np.array_equal(field <= 0, expected <= 0)
         assert np.abs(field - expected).max() <= 0.5 / 8
@@ -190,6 +191,18 @@ def test_a_scan_unlike_the_training_is_reported(tmp_path, caplog):
     assert "usual.zarr" not in caplog.text
 
 
+def test_a_centreline_too_large_for_one_file_is_in_parts(scan, in_blocks, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(run, "MOST", 3)
+    monkeypatch.setattr(plan, "REGION", 32)
+    report = reconstruct_in_blocks(make_plan(scan, block=40), tmp_path)
+    same = {"components", "loops", "branches"}
+    assert {key: report["graph"][key] for key in same} == {key: in_blocks[1]["graph"][key] for key in same}
+    assert report["graph"]["files"] == "centreline"
+    assert len(list((tmp_path / "centreline").glob("*.json"))) > 2
+    assert not (tmp_path / "centreline.json").exists()
+    assert "it is in parts" in caplog.text
+
+
 def test_another_run_is_not_mixed_in(scan, tmp_path):
     make_plan(scan, block=40).save(tmp_path)
     assert Plan.load(tmp_path) == make_plan(scan, block=40)
@@ -204,15 +217,15 @@ def test_blocks_that_would_cut_coarse_voxels_are_refused(scan, block):
 
 
 def test_summaries_are_merged_two_along_each_axis(scan):
-    plan = make_plan(scan, block=16)
-    assert plan.grid == (6, 5, 3)
-    assert plan.phases()[-3:] == ["merge-1", "merge-2", "merge-3"]
-    assert plan.blocks("merge-3") == [(0, 0, 0)]
-    assert plan.parts("merge-1", (2, 2, 1)) == [("field", (4, 4, 2)), ("field", (5, 4, 2))]
+    made = make_plan(scan, block=16)
+    assert made.grid == (6, 5, 3)
+    assert made.phases()[-3:] == ["merge-1", "merge-2", "merge-3"]
+    assert made.blocks("merge-3") == [(0, 0, 0)]
+    assert made.parts("merge-1", (2, 2, 1)) == [("field", (4, 4, 2)), ("field", (5, 4, 2))]
     for phase in ("merge-1", "merge-2", "merge-3"):
-        taken = [part for block in plan.blocks(phase) for part in plan.parts(phase, block)]
-        before = plan.phases()[plan.phases().index(phase) - 1]
-        assert sorted(taken) == [(before, block) for block in plan.blocks(before)]
+        taken = [part for block in made.blocks(phase) for part in made.parts(phase, block)]
+        before = made.phases()[made.phases().index(phase) - 1]
+        assert sorted(taken) == [(before, block) for block in made.blocks(before)]
     assert mark(Path("a"), "field", (0, 1, 2)).name == "0_1_2.npz"
 
 

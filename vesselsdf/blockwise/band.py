@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from vesselsdf.sections import Field
 
@@ -19,17 +19,18 @@ REACH = 4.0
 
 
 class Band(Field):
-    """The field of a grid of `shape` with voxels of `spacing` mm, from parts of it with the index of their first voxel.
+    """The field of a grid of `shape` with voxels of `spacing` mm.
 
-    Parts begin and end at multiples of `EDGE`, but for the end of the grid. The file, in `folder`, has no name: it goes
-    with the process, however that ends.
+    parts: index of the first voxel of a part of it, the field there, and which of its bricks are wanted. Parts begin
+    and end at multiples of `EDGE`, but for the end of the grid. The file, in `folder`, has no name: it goes with the
+    process, however that ends.
     """
 
     def __init__(
         self,
         shape: tuple[int, int, int],
         spacing: float,
-        parts: Iterable[tuple[Int[np.ndarray, "3"], Float32[np.ndarray, "_ _ _"]]],
+        parts: Iterable[tuple[Int[np.ndarray, "3"], Float32[np.ndarray, "_ _ _"], Bool[np.ndarray, "_ _ _"]]],
         folder: Path | None = None,
     ):
         self._shape, self.spacing = shape, np.full(3, spacing)
@@ -37,11 +38,11 @@ class Band(Field):
         self.table = np.full([-(-n // EDGE) for n in shape], -1, np.int32)
         count = 0
         with tempfile.TemporaryFile(dir=folder) as file:
-            for low, part in parts:
+            for low, part, wanted in parts:
                 bricks = np.pad(part, [(0, -n % EDGE) for n in part.shape], mode="edge")
                 x, y, z = (n // EDGE for n in bricks.shape)
                 bricks = bricks.reshape(x, EDGE, y, EDGE, z, EDGE).transpose(0, 2, 4, 1, 3, 5)
-                near = bricks.min(axis=(3, 4, 5)) <= self.reach
+                near = wanted & (bricks.min(axis=(3, 4, 5)) <= self.reach)
                 numbers = np.full(near.shape, -1, np.int32)
                 numbers[near] = count + np.arange(near.sum())
                 count += int(near.sum())

@@ -1,150 +1,173 @@
-"""The centreline graph of a blockwise reconstruction: blocks are thinned apart, and their skeletons fit together.
+"""The centreline graph of a blockwise reconstruction: traced in regions, joined across their faces two and two.
 
-`thin-1`, `thin-2`, ...: each block is thinned with a halo (`topology.thinning_parts`), again with a wider one where its
-neighbours found something else, until all agree: the skeleton is that of the whole. Spurs are taken off, branches
-traced, centred and measured in one process, which holds the skeleton, and of the field near the vessels (`Band`) what
-it looks at; not the volume.
+`trace`: the graph of the skeleton in a region (`vesselsdf.graph`). A branch that goes on in the next region ends there
+at a seam (`blockwise.graph_parts`). `join-1`, `join-2`, ...: the open graphs of neighbouring regions together; branches
+at their common seams are put together, spurs among them taken off, and measured again. So a task holds a region, or
+what lies near the faces of several.
 
-Cavities are filled first, as a graph cannot follow closed surfaces: those of up to `CAVITY` voxels along each axis.
+Homotopy type. Which voxels are joined by an edge is the same seen from both sides: `exact_edges` decides it within
+clusters of voxels that touch in threes, and the halo holds those of the region whole. The edges that cross a face are
+divided by their seams; the union of the regions' graphs is therefore a subdivision of the graph of the whole skeleton.
+What is done to it afterwards contracts branches and takes off terminal ones, which changes no component and no loop.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Float32, Int64
-from scipy import ndimage
+from jaxtyping import Float, Int64
+from scipy import sparse
 
-from vesselsdf.blockwise.band import EDGE, Band
-from vesselsdf.blockwise.plan import Block, Plan, mark
+from vesselsdf.blockwise.graph_parts import open_seams, packed, split, united, unpacked
+from vesselsdf.blockwise.plan import JOINING, TRACING, Block, Plan, Task, mark
+from vesselsdf.blockwise.skeleton import band_near, deepest, skeleton, within
+from vesselsdf.errors import RunError
 from vesselsdf.field_store import FieldStore
-from vesselsdf.graph import finished
-from vesselsdf.skeleton import prune, voxel_graph
-from vesselsdf.topology.neighbourhood import SparseVoxels
-from vesselsdf.topology.thinning import Ends, without_spurs
-from vesselsdf.topology.thinning_parts import OUTSIDE, STAYS, times
+from vesselsdf.graph import in_world, measure, neighbours, renamed, to_world
+from vesselsdf.graph_files.whole import write_json
+from vesselsdf.skeleton import adjacent_pairs, exact_edges, in_triangles, merge_degree_two, prune, voxel_graph
 
 HALO = 16
-"""Voxels around a block that are thinned along at first; twice as many each time."""
-CAVITY = 16
-THIN = "thin"
+"""Voxels around a region that are looked at to see which voxels are joined; twice as many until that is sure."""
+FOLDER = "centreline"
+MOST = 300_000
+"""Branches up to which the parts are written as one graph, too."""
 
 
-def thin(folder: Path, plan: Plan, store: FieldStore, turn: int, block: Block) -> dict[str, Any]:
-    """Times at which the voxels of a block go, found anew unless those of its neighbours are what it expected."""
-    low, high = plan.box(block)
-    halo = HALO * 2 ** (turn - 1)
-    ring = plan.around(low, high, 1)
-    if turn > 1:
-        with np.load(mark(folder, f"{THIN}-{turn - 1}", block), allow_pickle=False) as found:
-            before = {key: found[key] for key in found.files}
-        if np.array_equal(_dense(before["ring"], before["ring_times"], ring), _known(folder, plan, turn - 1, *ring)):
-            return before | {"changed": False}
-    inner = plan.around(low, high, halo)
-    first, last = plan.around(low, high, halo + 1) if turn > 1 else inner
-    field = _filled(plan, store, first, last)
-    mask, depth = field <= 0, field / np.float32(-plan.spacing)
-    if not mask[tuple(map(slice, ring[0] - first, ring[1] - first))].any():
-        none = np.zeros(0, np.int64)
-        return {"changed": turn == 1, "ring": none, "ring_times": none, "own": none, "own_times": none}
-    corner = tuple(first.tolist())
-    if turn == 1:
-        found_times = times(mask, depth, corner)
-    else:
-        x, y, z = map(slice, (inner[0] - first).tolist(), (inner[1] - first).tolist())
-        found_times = times(mask, depth, corner, _known(folder, plan, turn - 1, first, last), (x, y, z))
-    result: dict[str, Any] = {"changed": True}
-    for name, (a, b) in (("ring", ring), ("own", (low, high))):
-        part = found_times[tuple(map(slice, a - first, b - first))]
-        result[name] = np.flatnonzero(part != OUTSIDE)
-        result[f"{name}_times"] = part.reshape(-1)[result[name]]
-    return result
+def trace(folder: Path, plan: Plan, store: FieldStore, turn: int, region: Block) -> dict[str, Any]:
+    """The graph of a region, open and closed."""
+    low, high = plan.region(region)
+    voxels, pairs, crossing = _edges(folder, plan, turn, low, high)
+    if not len(voxels):
+        return packed(nx.MultiGraph(), "open") | packed(nx.MultiGraph(), "closed")
+    middles = crossing.mean(axis=1)
+    points = np.concatenate([voxels, middles])
+    first = _number(plan, crossing[:, 0])
+    way = (crossing[:, 1] - crossing[:, 0] + 1) @ np.array([9, 3, 1])
+    names = np.concatenate([_number(plan, voxels), -1 - (27 * first + way)])
+    band = band_near(folder, plan, store, voxels, _margin(deepest(folder, plan, turn, low, high)))
 
+    def depth(places: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        return -band.at(tuple(np.floor(places).astype(np.int64).T)).astype(np.float64)
 
-def settled(folder: Path, plan: Plan, turn: int) -> bool:
-    """Whether no block has found anything new in a turn, so that all agree."""
-    for block in plan.blocks(THIN):
-        with np.load(mark(folder, f"{THIN}-{turn}", block), allow_pickle=False) as found:
-            if found["changed"]:
-                return False
-    return True
-
-
-def centreline(folder: Path, plan: Plan, store: FieldStore, turn: int) -> nx.MultiGraph:
-    """The graph of `graph.centreline_graph`, from what the last turn of thinning left."""
-    voxels = np.concatenate(list(_skeletons(folder, plan, turn)))
-    # Depths are looked at two voxels away.
-    shape = plan.shape[0] + 4, plan.shape[1] + 4, plan.shape[2] + 4
-    x, y, z = voxels.T + 2
-    members = np.sort((x * shape[1] + y) * shape[2] + z)
-    band = Band(plan.shape, plan.spacing, _parts(folder, plan, store, turn), folder)
-
-    def depth(places: Int64[np.ndarray, "..."]) -> np.ndarray:
-        index = [one - 2 for one in np.unravel_index(places, shape)]
-        nearest = [np.clip(one, 0, n - 1) for one, n in zip(index, plan.shape, strict=True)]
-        inside = np.all([one == other for one, other in zip(index, nearest, strict=True)], axis=0)
-        return np.maximum(-band.at(tuple(nearest)).astype(np.float64) / plan.spacing, 0.0) * inside
-
-    left = without_spurs(SparseVoxels(shape, members), members, Ends(shape, depth))
-    places = np.stack(np.unravel_index(left, shape), axis=1) - 2
-    graph = voxel_graph(places, band.spacing, lambda voxels: -band.at(tuple(voxels.T)).astype(np.float64))
+    graph = renamed(voxel_graph(points, band.spacing, depth, pairs), names)
+    for node in graph:
+        if node < 0:
+            graph.nodes[node]["elsewhere"] = 1
     prune(graph, band.voxel)
-    return finished(graph, band, np.array(plan.affine), np.zeros(3, int))
+    measure(graph, band)
+    return _result(folder, plan, f"{TRACING}-{turn}", region, graph)
 
 
-def _skeletons(folder: Path, plan: Plan, turn: int) -> Iterator[Int64[np.ndarray, "n 3"]]:
-    """The voxels that stay, block by block."""
-    for block in plan.blocks(THIN):
-        low, high = plan.box(block)
-        with np.load(mark(folder, f"{THIN}-{turn}", block), allow_pickle=False) as found:
-            stay = found["own"][found["own_times"] == STAYS]
-        yield np.stack(np.unravel_index(stay, tuple(high - low)), axis=1) + low
+def join(folder: Path, plan: Plan, store: FieldStore, phase: str, group: Block) -> dict[str, Any]:
+    """What is open in the parts of a group, put together: what is still open, and what is closed now."""
+    turn, number = map(int, phase.split("-")[1:])
+    graph = united(_kept(folder, part, "open") for part in plan.parts(phase, group))
+    if merged := merge_degree_two(graph):
+        low, high = plan.region(group, number)
+        points = np.concatenate([edge["points"] for *_, edge in graph.edges(data=True)])
+        voxels = np.rint(points / plan.spacing).astype(np.int64)
+        band = band_near(folder, plan, store, voxels, _margin(deepest(folder, plan, turn, low, high)))
+        changed = merged | prune(graph, band.voxel, near=merged | neighbours(graph, merged))
+        measure(graph, band, {node for node in changed if node in graph})
+    if phase == plan.joining(turn)[-1] and open_seams(graph):
+        raise RunError(f"{folder}: the regions' centrelines do not fit together; please report this.")
+    return _result(folder, plan, phase, group, graph)
 
 
-def _parts(folder: Path, plan: Plan, store: FieldStore, turn: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """First voxel and field of blocks that hold vessels or touch some, on whole bricks."""
-    for block in plan.blocks(THIN):
-        with np.load(mark(folder, f"{THIN}-{turn}", block), allow_pickle=False) as found:
-            if found["ring"].size == 0:
-                continue
-        low, high = plan.box(block)
-        low, high = low // EDGE * EDGE, np.minimum(-(-high // EDGE) * EDGE, plan.shape)
-        yield low, _filled(plan, store, low, high)
+def closed_parts(plan: Plan, turn: int) -> list[Task]:
+    """The tasks that leave parts of the graph."""
+    return [(phase, block) for phase in (f"{TRACING}-{turn}", *plan.joining(turn)) for block in plan.blocks(phase)]
 
 
-def _dense(places: np.ndarray, values: np.ndarray, box: tuple[np.ndarray, np.ndarray]) -> Int64[np.ndarray, "_ _ _"]:
-    """Times in a box from those that are not `OUTSIDE`."""
-    result = np.full(tuple(box[1] - box[0]), OUTSIDE, np.int64)
-    result.reshape(-1)[places] = values
+def collected(
+    folder: Path, plan: Plan, turn: int
+) -> tuple[Int64[np.ndarray, " n"], Float[np.ndarray, "n 3"], Int64[np.ndarray, "m 2"]]:
+    """Of all parts: names of the nodes, their voxels, and the nodes that branches join."""
+    nodes, places, ends = [], [], []
+    for part in closed_parts(plan, turn):
+        with np.load(mark(folder, *part), allow_pickle=False) as found:
+            nodes.append(found["closed_nodes"])
+            places.append(found["closed_pos"])
+            ends.append(found["closed_ends"])
+    names, first = np.unique(np.concatenate(nodes), return_index=True)
+    return names, np.concatenate(places)[first] / plan.spacing, np.concatenate(ends)
+
+
+def betti_of(names: Int64[np.ndarray, " n"], ends: Int64[np.ndarray, "m 2"]) -> dict[str, int]:
+    """Components and loops of a graph."""
+    at = np.searchsorted(names, ends)
+    matrix = sparse.coo_matrix((np.ones(len(at), bool), at.T), shape=(len(names),) * 2)
+    trees = int(sparse.csgraph.connected_components(matrix, directed=False)[0])
+    return {"components": trees, "loops": len(ends) - len(names) + trees}
+
+
+def centreline(folder: Path, plan: Plan, turn: int) -> nx.MultiGraph:
+    """The graph of the whole, RAS mm, nodes numbered from 0."""
+    graph = nx.MultiGraph()
+    for part in closed_parts(plan, turn):
+        found = _kept(folder, part, "closed")
+        graph.add_nodes_from(found.nodes(data=True))
+        graph.add_edges_from(found.edges(data=True))
+    for _, data in graph.nodes(data=True):
+        data.pop("elsewhere", None)
+    return in_world(graph, np.full(3, plan.spacing), np.array(plan.affine), np.zeros(3, int))
+
+
+def _edges(
+    folder: Path, plan: Plan, turn: int, low: np.ndarray, high: np.ndarray
+) -> tuple[Int64[np.ndarray, "n 3"], Int64[np.ndarray, "m 2"], Int64[np.ndarray, "k 2 3"]]:
+    """Voxels of a region's skeleton, the edges among them and their seams, and the voxels that each seam joins.
+
+    Seams are numbered after the voxels.
+    """
+    halo, spacing = HALO, np.full(3, plan.spacing)
+    while True:
+        first, last = plan.around(low, high, halo)
+        voxels = skeleton(folder, plan, turn, first, last)
+        own = np.all((voxels >= low) & (voxels < high), axis=1)
+        pairs = adjacent_pairs(voxels)
+        touching = pairs[in_triangles(len(voxels), pairs)]
+        matrix = sparse.coo_matrix((np.ones(len(touching), bool), touching.T), shape=(len(voxels),) * 2)
+        cluster = sparse.csgraph.connected_components(matrix, directed=False)[1] if len(voxels) else own
+        border = np.any((voxels == first) & (first > 0) | (voxels == last - 1) & (last < plan.shape), axis=1)
+        if not np.isin(cluster[border], cluster[own]).any():
+            break
+        halo *= 2
+    kept = exact_edges(voxels, pairs, spacing)
+    inside = own[kept].sum(axis=1)
+    number = np.cumsum(own) - 1
+    crossing = kept[inside == 1]
+    mine = np.where(own[crossing[:, 0]], crossing[:, 0], crossing[:, 1])
+    seams = np.stack([number[mine], own.sum() + np.arange(len(crossing))], axis=1)
+    return within(voxels, low, high), np.concatenate([number[kept[inside == 2]], seams]), voxels[crossing]
+
+
+def _number(plan: Plan, voxels: Int64[np.ndarray, "n 3"]) -> Int64[np.ndarray, " n"]:
+    """Voxels of the volume as numbers."""
+    return np.ravel_multi_index(tuple(voxels.T), plan.shape)
+
+
+def _margin(deepest_voxel: float) -> float:
+    """Voxels around the skeleton that measuring may look at: ends are looked for up to four radii ahead."""
+    return 4 * deepest_voxel + 8
+
+
+def _kept(folder: Path, part: Task, name: str) -> nx.MultiGraph:
+    """A graph that a task left."""
+    with np.load(mark(folder, *part), allow_pickle=False) as found:
+        return unpacked(found, name)
+
+
+def _result(folder: Path, plan: Plan, phase: str, block: Block, graph: nx.MultiGraph) -> dict[str, Any]:
+    """What a task leaves; closed parts of several are files, too."""
+    opened, closed = split(graph)
+    result = packed(opened, "open") | packed(closed, "closed")
+    if len(closed) and len(closed_parts(plan, 1)) > 1:
+        for _, data in closed.nodes(data=True):
+            data.pop("elsewhere", None)
+        to_world(closed, np.array(plan.affine), np.full(3, plan.spacing), np.zeros(3, int))
+        level = phase.split("-")[2] if phase.startswith(JOINING) else 0
+        write_json(closed, folder / FOLDER / ("_".join(map(str, (level, *block))) + ".json"))
     return result
-
-
-def _known(folder: Path, plan: Plan, turn: int, low: np.ndarray, high: np.ndarray) -> Int64[np.ndarray, "_ _ _"]:
-    """Times in a box that the blocks found to which its voxels belong."""
-    result = np.full(tuple(high - low), OUTSIDE, np.int64)
-    first, last = low // plan.block, -(-high // plan.block)
-    for block in np.ndindex(*(last - first)):
-        x, y, z = (np.array(block) + first).tolist()
-        a, b = plan.box((x, y, z))
-        with np.load(mark(folder, f"{THIN}-{turn}", (x, y, z)), allow_pickle=False) as found:
-            places, values = found["own"], found["own_times"]
-        at = np.stack(np.unravel_index(places, tuple(b - a)), axis=1) + a
-        inside = ((at >= low) & (at < high)).all(axis=1)
-        result[tuple((at[inside] - low).T)] = values[inside]
-    return result
-
-
-def _filled(plan: Plan, store: FieldStore, low: np.ndarray, high: np.ndarray) -> Float32[np.ndarray, "x y z"]:
-    """The field in a box with small cavities filled; what it is at a voxel does not depend on the box."""
-    first, last = plan.around(low, high, CAVITY + 1)
-    stored = store.read(0, first, last)
-    field = stored.copy()
-    hollow, _ = ndimage.label(stored > 0)
-    for number, box in enumerate(ndimage.find_objects(hollow), start=1):
-        within = all(part.start > 0 and part.stop < n for part, n in zip(box, stored.shape, strict=True))
-        if within and max(part.stop - part.start for part in box) <= CAVITY:
-            wide = tuple(slice(part.start - 1, part.stop + 1) for part in box)
-            field[wide][hollow[wide] == number] = stored[wide].min()
-    return field[tuple(map(slice, low - first, high - first))]

@@ -6,8 +6,8 @@ around places on the centreline. Which places does not depend on the blocks.
 
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
+from jaxtyping import Float
 
 from vesselsdf.blockwise.plan import Plan
 from vesselsdf.blockwise.tasks import loaded, sampled, scale_of, seen
@@ -19,11 +19,12 @@ EDGE = 64
 """Voxels along the edge of a brick."""
 
 
-def unfamiliar(folder: Path, plan: Plan, store: FieldStore, graph: nx.MultiGraph) -> list[str]:
-    """One phrase for each figure outside what training has seen."""
+def unfamiliar(folder: Path, plan: Plan, store: FieldStore, places: Float[np.ndarray, "n 3"]) -> list[str]:
+    """One phrase for each figure outside what training has seen; `places`: voxels of the centreline's nodes."""
     sample = scale_of(str(folder))(sampled(folder, plan))
     dark, median, bright = np.quantile(sample, [0.001, 0.5, 0.999])
-    found = [_around(folder, plan, store, place) for place in _places(plan, graph)]
+    chosen = places[np.linspace(0, len(places) - 1, min(BRICKS, len(places))).astype(int)]
+    found = [_around(folder, plan, store, place) for place in np.rint(chosen).astype(int)]
     figures = {
         key: float(np.median([one[key] for one in found if key in one]))
         for key in ("noise", "blur", "contrast")
@@ -31,14 +32,6 @@ def unfamiliar(folder: Path, plan: Plan, store: FieldStore, graph: nx.MultiGraph
     }
     known = loaded(plan.checkpoint).seen
     return strange({"median": float(median), "bright": float(bright), "dark": float(dark)} | figures, known)
-
-
-def _places(plan: Plan, graph: nx.MultiGraph) -> list[np.ndarray]:
-    """Voxels of nodes of the graph, spread evenly over their order."""
-    positions = np.array([node["pos"] for _, node in graph.nodes(data=True)])
-    chosen = positions[np.linspace(0, len(positions) - 1, min(BRICKS, len(positions))).astype(int)]
-    affine = np.linalg.inv(np.array(plan.affine))
-    return list(np.rint(chosen @ affine[:3, :3].T + affine[:3, 3]).astype(int))
 
 
 def _around(folder: Path, plan: Plan, store: FieldStore, place: np.ndarray) -> dict[str, float]:

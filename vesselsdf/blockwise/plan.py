@@ -4,7 +4,7 @@ Every task is a phase and a block. It reads what earlier phases left, and leaves
 renamed into place: so a task that was killed has left none, one that has left it need not be done again, and two
 workers that do the same task do no harm. Nothing else is shared between workers.
 
-The blocks of a merging phase are groups of two along each axis of those of the phase before, up to one.
+The blocks of a merging or joining phase are groups of two along each axis of those of the phase before, up to one.
 """
 
 import itertools
@@ -25,8 +25,15 @@ PHASES = ("survey", "stem", "field")
 """Before merging; each needs all of the one before."""
 MERGING = "merge"
 MESHING = "mesh"
+SPURS, TRACING, JOINING = "spurs", "trace", "join"
+"""After thinning; followed by the number of its last turn, and joining by a number of its own."""
 TILE = 128
 """Voxels along the edge of the parts of the mesh: the same whatever the blocks, as parts show in its triangles."""
+
+
+REGION = 1024
+"""Voxels along the edge of the regions in which the centreline is traced: the same whatever the blocks, as branches are
+measured once up to the faces of a region and then across them. Even, for thinning to go on as it began."""
 
 
 class Plan(BaseModel):
@@ -62,6 +69,17 @@ class Plan(BaseModel):
         low = np.array(block) * self.block
         return low, np.minimum(low + self.block, self.shape)
 
+    def region(self, number: Block, joined: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """First voxel of a region, or of the group of the phase of joining `joined`, and the first beyond it."""
+        edge = REGION * 2**joined
+        low = np.array(number) * edge
+        return low, np.minimum(low + edge, self.shape)
+
+    def regions(self, low: np.ndarray, high: np.ndarray) -> list[Block]:
+        """The regions that a box meets."""
+        x, y, z = (range(a // REGION, -(-b // REGION)) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+        return list(itertools.product(x, y, z))
+
     def around(self, low: np.ndarray, high: np.ndarray, voxels: int) -> tuple[np.ndarray, np.ndarray]:
         """A box with so many voxels around it, as far as the volume reaches."""
         return np.maximum(low - voxels, 0), np.minimum(high + voxels, self.shape)
@@ -73,16 +91,32 @@ class Plan(BaseModel):
 
     def blocks(self, phase: str) -> list[Block]:
         """The blocks that a phase has."""
-        if phase == MESHING:
-            x, y, z = (range(-(-n // TILE)) for n in self.shape)
-            return list(itertools.product(x, y, z))
-        width = 2 ** int(phase.removeprefix(f"{MERGING}-")) if phase.startswith(MERGING) else 1
-        x, y, z = (range(-(-n // width)) for n in self.grid)
+        kind, *numbers = phase.split("-")
+        edge = self.block
+        if kind == MESHING:
+            edge = TILE
+        elif kind in (SPURS, TRACING):
+            edge = REGION
+        elif kind == JOINING:
+            edge = REGION * 2 ** int(numbers[-1])
+        elif kind == MERGING:
+            edge = self.block * 2 ** int(numbers[-1])
+        x, y, z = (range(-(-n // edge)) for n in self.shape)
         return list(itertools.product(x, y, z))
 
+    def joining(self, turn: int) -> list[str]:
+        """The phases that join what was traced in regions after the last turn of thinning; none if there is one."""
+        regions = max(-(-n // REGION) for n in self.shape)
+        return [f"{JOINING}-{turn}-{number}" for number in range(1, math.ceil(math.log2(regions)) + 1)]
+
     def parts(self, phase: str, block: Block) -> list[Task]:
-        """The tasks of the phase before whose results a merging task takes together."""
-        before = self.phases()[self.phases().index(phase) - 1]
+        """The tasks of the phase before whose results a merging or joining task takes together."""
+        kind, *numbers = phase.split("-")
+        if kind == JOINING:
+            turn, number = map(int, numbers)
+            before = f"{TRACING}-{turn}" if number == 1 else f"{JOINING}-{turn}-{number - 1}"
+        else:
+            before = self.phases()[self.phases().index(phase) - 1]
         within = set(self.blocks(before))
         x, y, z = ((2 * i, 2 * i + 1) for i in block)
         return [(before, child) for child in itertools.product(x, y, z) if child in within]

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
-
-from vesselsdf.blockwise.centreline import THIN, centreline, settled
+from vesselsdf.blockwise.centreline import FOLDER, MOST, betti_of, centreline, collected
 from vesselsdf.blockwise.executors import Execute, Executor, serial, undone
 from vesselsdf.blockwise.outlook import unfamiliar
-from vesselsdf.blockwise.plan import MESHING, Plan
+from vesselsdf.blockwise.plan import MESHING, SPURS, TRACING, Plan
+from vesselsdf.blockwise.skeleton import THIN, settled
 from vesselsdf.blockwise.tasks import FIELDS, MASK, prepare, summary
 from vesselsdf.blockwise.wall import whole_mesh
 from vesselsdf.checkpoint import GENERAL, load_model
@@ -101,7 +100,7 @@ def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
 
 
 def _complete(folder: Path, plan: Plan, execute: Execute, seconds: dict[str, float]) -> int:
-    """Do all tasks that are not done, phase after phase; returns the last turn of thinning."""
+    """Do all tasks that are not done, phase after phase; returns the number of the last turn of thinning."""
 
     def phase(name: str) -> None:
         if tasks := undone(folder, [(name, block) for block in plan.blocks(name)]):
@@ -116,30 +115,33 @@ def _complete(folder: Path, plan: Plan, execute: Execute, seconds: dict[str, flo
     while not settled(folder, plan, turn):
         turn += 1
         phase(f"{THIN}-{turn}")
+    for name in (f"{SPURS}-{turn}", f"{TRACING}-{turn}", *plan.joining(turn)):
+        phase(name)
     return turn
 
 
 def _finished(folder: Path, plan: Plan, turn: int) -> tuple[dict[str, Any], list[str]]:
-    """Write graph and mesh of the whole; the report, and in what the scan is unlike those of the training."""
+    """Write graph and mesh of the whole where they fit; the report, and in what the scan is unlike the training's."""
     betti = blocks.result(summary(folder, plan.phases()[-1], (0, 0, 0)), plan.shape)
     if betti[0] == 0:
         raise RunError(
             f"In {plan.source} no vessel was found: the network was trained on images that look different; check its "
             "spacing and intensities, or train on cases like it."
         )
-    store = FieldStore.open(folder / FIELDS)
-    graph = centreline(folder, plan, store, turn)
-    save_graph(graph, folder)
-    trees = nx.number_connected_components(graph)
+    names, places, ends = collected(folder, plan, turn)
+    if fits := len(ends) <= MOST:
+        save_graph(centreline(folder, plan, turn), folder)
+    else:
+        log.warning("The centreline has %d branches: it is in parts, in %s.", len(ends), folder / FOLDER)
     report = {
         "connectivity": "26 for vessels, 6 for background",
         "shape": plan.shape,
         "spacing": plan.spacing,
         "betti": betti,
         "mesh": whole_mesh(folder, plan),
-        "graph": {"components": trees, "loops": graph.number_of_edges() - len(graph) + trees},
+        "graph": betti_of(names, ends) | {"branches": len(ends), "files": "centreline.json" if fits else FOLDER},
     }
-    return report, unfamiliar(folder, plan, store, graph)
+    return report, unfamiliar(folder, plan, FieldStore.open(folder / FIELDS), places)
 
 
 def tidy(folder: str | Path) -> None:

@@ -5,6 +5,9 @@
 - `field`: the fields of a block, refined from the coarsest stems of a wider part: written, with the mask, and the
   topology of the block summed up (`topology.blocks`).
 - `merge-1`, `merge-2`, ...: the summaries of two blocks along each axis, until there is one.
+- `mesh`: the wall (`blockwise.wall`).
+- `thin-1`, `thin-2`, ...: the skeleton; after the last, t, without spurs: `spurs-t` (`blockwise.skeleton`).
+- `trace-t`, `join-t-1`, `join-t-2`, ...: the centreline graph (`blockwise.centreline`).
 
 Fields have the bits of those of one piece (`inference`), so whatever the blocks, all that follows is the same.
 """
@@ -17,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from vesselsdf.blockwise import centreline, wall
+from vesselsdf.blockwise import centreline, skeleton, wall
 from vesselsdf.blockwise.plan import Block, Plan, mark
 from vesselsdf.checkpoint import Model, load_model
 from vesselsdf.errors import RunError
@@ -136,7 +139,22 @@ def merge(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
 
 def thin(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     """Times at which the voxels of a block go when the vessels are thinned."""
-    return centreline.thin(folder, plan, FieldStore.open(folder / FIELDS), int(phase.split("-")[1]), block)
+    return skeleton.thin(folder, plan, FieldStore.open(folder / FIELDS), int(phase.split("-")[1]), block)
+
+
+def spurs(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
+    """The skeleton of a region without its spurs."""
+    return skeleton.without_spurs(folder, plan, FieldStore.open(folder / FIELDS), int(phase.split("-")[1]), block)
+
+
+def trace(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
+    """The centreline graph of a region."""
+    return centreline.trace(folder, plan, FieldStore.open(folder / FIELDS), int(phase.split("-")[1]), block)
+
+
+def join(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
+    """The centreline graph across the faces of regions."""
+    return centreline.join(folder, plan, FieldStore.open(folder / FIELDS), phase, block)
 
 
 def mesh(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
@@ -144,7 +162,10 @@ def mesh(folder: Path, plan: Plan, phase: str, block: Block) -> dict[str, Any]:
     return wall.mesh(folder, plan, FieldStore.open(folder / FIELDS), block)
 
 
-TASKS = {"survey": survey, "stem": stem, "field": field, "merge": merge, "thin": thin, "mesh": mesh}
+TASKS = {
+    "survey": survey, "stem": stem, "field": field, "merge": merge, "mesh": mesh,
+    "thin": thin, "spurs": spurs, "trace": trace, "join": join,
+}  # fmt: skip
 
 
 def summary(folder: Path, phase: str, block: Block) -> blocks.Summary:

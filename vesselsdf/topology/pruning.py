@@ -11,7 +11,7 @@ one neighbour left and is a simple point: beta0, beta1 and beta2 stay as they ar
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from vesselsdf.topology.betti import join
 from vesselsdf.topology.neighbourhood import CENTRE, VoxelSet, adjacent_pairs
@@ -19,26 +19,39 @@ from vesselsdf.topology.neighbourhood import CENTRE, VoxelSet, adjacent_pairs
 Depth = Callable[[Int64[np.ndarray, "..."]], Float[np.ndarray, "..."]]
 
 
-def prune(state: VoxelSet, skeleton: Int64[np.ndarray, " n"], depth: Depth) -> Int64[np.ndarray, " m"]:
+def prune(
+    state: VoxelSet,
+    skeleton: Int64[np.ndarray, " n"],
+    depth: Depth,
+    fixed: Bool[np.ndarray, " n"] | None = None,
+) -> Int64[np.ndarray, " m"]:
     """The skeleton without the shortest of the spurs that meet; those are taken out of `state` too.
 
-    skeleton: the members of `state`, rising, as flat indices into its box. depth: of such indices, in voxels.
+    skeleton: the members of `state`, rising, as flat indices into its box. depth: of such indices, in voxels. fixed:
+    members that stay, as do all spurs that they are part of.
     Once is not enough where several meet. Before the next time the feet of the spurs have to be thinned: a bump left
     there makes the end of a vessel look like one more spur.
     """
     # A chain within a ball cannot wind about much. Fields that are no distances may claim any depth.
     reach = int(2 * np.clip(depth(skeleton).max(), 0, max(state.shape))) + 2
-    ends = skeleton[np.bitwise_count(state.neighbourhoods(skeleton)) == 2]
-    chains = spurs(state, ends, depth, reach)
+    free = skeleton if fixed is None else skeleton[~fixed]
+    ends = free[np.bitwise_count(state.neighbourhoods(free)) == 2]
+    chains = spurs(state, ends, depth, reach, skeleton[:0] if fixed is None else skeleton[fixed])
     state.remove(chains)
     kept = np.ones(skeleton.size, bool)
     kept[np.searchsorted(skeleton, chains)] = False
     return skeleton[kept]
 
 
-def spurs(state: VoxelSet, ends: Int64[np.ndarray, " n"], depth: Depth, reach: int) -> Int64[np.ndarray, " m"]:
+def spurs(
+    state: VoxelSet, ends: Int64[np.ndarray, " n"], depth: Depth, reach: int, fixed: Int64[np.ndarray, " f"]
+) -> Int64[np.ndarray, " m"]:
     """The voxels of the chains to take off now: of chains that meet, the shortest."""
     arrived, stops, owner, passed = walk(state, ends, reach)
+    if fixed.size:
+        held = np.zeros(ends.size, bool)
+        held[owner[np.isin(passed, fixed)]] = True
+        arrived, stops = arrived[~held[arrived]], stops[~held[arrived]]
     if stops.size == 0:
         return stops
     tip_place, stop_place = (np.stack(np.unravel_index(v, state.shape), axis=-1) for v in (ends[arrived], stops))

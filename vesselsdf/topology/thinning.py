@@ -64,11 +64,16 @@ def thin(mask: Shaped[np.ndarray, "..."], sdf: Shaped[np.ndarray, "..."] | None 
     return voxels.in_box(without_spurs(state, skeleton, ends))
 
 
-def without_spurs(state: VoxelSet, skeleton: Int64[np.ndarray, " n"], ends: "Ends") -> Int64[np.ndarray, " m"]:
-    """A skeleton, all that is left in `state`, pruned until there are no spurs."""
-    while (left := prune(state, skeleton, ends.depth)).size < skeleton.size:
+def without_spurs(
+    state: VoxelSet, skeleton: Int64[np.ndarray, " n"], ends: "Ends", fixed: Int64[np.ndarray, " f"] | None = None
+) -> Int64[np.ndarray, " m"]:
+    """A skeleton, all that is left in `state`, pruned until there are no spurs; `fixed` members stay."""
+    held = None if fixed is None else np.isin(skeleton, fixed)
+    while (left := prune(state, skeleton, ends.depth, held)).size < skeleton.size:
         # The foot of a spur is left as a bump on the line, no longer needed to connect anything.
-        skeleton = peel(state, left, np.zeros(left.size, np.int64), ends)
+        order = np.zeros(left.size, np.int64) if fixed is None else -np.isin(left, fixed).astype(np.int64)
+        skeleton = peel(state, left, order, ends)
+        held = None if fixed is None else np.isin(skeleton, fixed)
     return skeleton
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vesselsdf.blockwise.centreline import CAVITY, _filled
 from vesselsdf.blockwise.plan import Plan
+from vesselsdf.blockwise.skeleton import CAVITY, _filled
 from vesselsdf.field_store import write_fields
 
 
