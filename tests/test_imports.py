@@ -13,12 +13,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vesselsdf"
 # Each module may import those above it. A folder's name stands for all its modules that are not listed by themselves.
 ORDER = """
     constants errors compiled files progress streams vtk_xml resampling marching
-    volume scales field_store zarr_volume itk dicom tiff formats conversion
+    prolongation_kernels volume scales field_store zarr_volume itk dicom tiff formats conversion
     distance
     topology.betti
     synthesis
     config preprocessing
-    planes prolongation_kernels prolongation convolution image_kernels image_features site_kernels sites
+    planes prolongation convolution image_kernels image_features site_kernels sites
     processes network
     topology
     losses

@@ -32,7 +32,7 @@ from jaxtyping import Float, Float32, Int, Int32
 
 from vesselsdf.errors import InputError
 from vesselsdf.files import atomic_folder
-from vesselsdf.scales import level_shape, prolong
+from vesselsdf.scales import level_shape
 
 BLOCK = 256
 """Voxels of level 0 along the edge of what one file holds, if nothing else is asked for."""
@@ -161,7 +161,7 @@ class FieldStore:
             if above is None:
                 base = np.zeros(field.shape, np.float32)
             else:
-                base = _prolonged(above, above_low, start, stop, level_shape(self.shape, level))
+                base = _prolonged(above, above_low, start, stop)
             details = _rounded(field, base, self.step, self.max_error, NEAR * spacing * 2**level)
             above, above_low = base + np.float32(self.step) * details.astype(np.float32), start
             yield (
@@ -182,7 +182,7 @@ class FieldStore:
             above_low = np.maximum(start // 2 - 1, 0)
             above_high = np.minimum(-(-stop // 2) + 1, level_shape(self.shape, level + 1))
             above = self.read(level + 1, above_low.tolist(), above_high.tolist())
-            field += _prolonged(above, above_low, start, stop, shape)
+            field += _prolonged(above, above_low, start, stop)
         return field
 
 
@@ -203,12 +203,14 @@ def _step(max_error: float) -> float:
 
 
 def _prolonged(
-    coarse: np.ndarray, coarse_low: np.ndarray, start: np.ndarray, stop: np.ndarray, shape: tuple[int, ...]
+    coarse: Float32[np.ndarray, "_ _ _"], coarse_low: np.ndarray, start: np.ndarray, stop: np.ndarray
 ) -> Float32[np.ndarray, "_ _ _"]:
-    """The box from `start` to `stop` of a prolonged level of `shape`, from a part of the coarser one around it."""
-    fine_low = 2 * coarse_low
-    size = np.minimum(2 * (coarse_low + coarse.shape), shape) - fine_low
-    return prolong(coarse, tuple(size.tolist()))[tuple(map(slice, start - fine_low, stop - fine_low))]
+    """The box from `start` to `stop` of a prolonged level, from a part of the coarser one around it."""
+    from vesselsdf.prolongation_kernels import prolong_box
+
+    fine = np.empty(tuple(stop - start), np.float32)
+    prolong_box(np.ascontiguousarray(coarse), coarse_low, fine, start)
+    return fine
 
 
 def _rounded(
