@@ -28,19 +28,21 @@ def mesh(folder: Path, plan: Plan, store: FieldStore, block: Block) -> dict[str,
     if len(part.faces):
         path = folder / FOLDER / ("_".join(map(str, block)) + ".ply")
         write_mesh(trimesh.Trimesh(part.vertices, part.faces, process=False), path)
-    return dict(vars(part))
+    return vars(part) | {"count": len(part.faces)}
 
 
 def whole_mesh(folder: Path, plan: Plan) -> dict[str, Any]:
     """Join the parts if they have no more than `MOST` faces, write them as one file, and say how many there are."""
-    parts, faces = [], 0
-    for block in plan.blocks(MESHING):
-        with np.load(mark(folder, MESHING, block), allow_pickle=False) as found:
-            faces += len(found["faces"])
-            if faces <= MOST:
-                parts.append(WallPart(**{key: found[key] for key in found.files}))
+    marks, faces = [mark(folder, MESHING, block) for block in plan.blocks(MESHING)], 0
+    for file in marks:
+        with np.load(file, allow_pickle=False) as found:
+            faces += int(found["count"])
     if faces > MOST:
         return {"faces": faces, "files": FOLDER}
+    parts = []
+    for file in marks:
+        with np.load(file, allow_pickle=False) as found:
+            parts.append(WallPart(**{key: found[key] for key in found.files if key != "count"}))
     made = joined(parts)
     write_mesh(made, folder / WHOLE)
     return {"faces": faces, "files": WHOLE, "watertight": made.is_watertight, "euler_number": int(made.euler_number)}
