@@ -57,7 +57,7 @@ def test_wrong_cards_are_refused(tmp_path, content, part):
 
 
 def test_unknown_cards_are_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(InputError, match="imagecas, msd, msd_task08"):
+    with pytest.raises(InputError, match=r"imagecas, .*msd, msd_task08"):
         load_card("msd_task09")
     with pytest.raises(InputError, match="cannot be read"):
         load_card(tmp_path / "none.toml")

@@ -31,11 +31,13 @@ ORDER = """
     report reconstruction blockwise blockwise.plan blockwise.band blockwise.skeleton
     blockwise.graph_parts blockwise.centreline blockwise.wall
     blockwise.tasks blockwise.executors blockwise.outlook blockwise.run
-    evaluation doctor api commands cli
+    data_check evaluation doctor api options data_commands commands cli
 """.split()  # noqa: SIM905 (rows that belong together are easier to keep in order than a list of one name a line)
 
 # A module and its own backend, which is imported only when a file of its kind is met.
 BACKENDS = {("volume", "formats"), ("itk", "formats")}
+
+COMMAND_LINE = {"cli", "commands", "data_commands", "options"}
 
 # Hands names on from everywhere, on first use.
 ROOT = "__init__"
@@ -127,7 +129,7 @@ def test_importing_is_cheap_and_leaves_the_heavy_packages_alone(module):
     assert best < 0.5
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("cli", "commands")])
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in COMMAND_LINE])
 def test_only_the_command_line_prints(name):
     for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

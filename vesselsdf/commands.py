@@ -1,29 +1,14 @@
 """The commands of the command line: options, a call of the API, what is printed of it."""
 
-import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from vesselsdf.constants import Modality
+from vesselsdf.data_commands import data
+from vesselsdf.options import parse, take
 
 Spacing = tuple[float, float, float]
-
-
-def _parse(function: Callable[..., int], command: str, examples: str, arguments: list[str]) -> int:
-    """Call `function` with its parameters filled from `arguments`."""
-    import tyro
-
-    purpose = inspect.cleandoc(function.__doc__ or "").split("Args:")[0].strip()
-    description = f"{purpose}\n\nexamples:\n{examples}"
-    return tyro.cli(
-        function,
-        prog=f"vesselsdf {command}",
-        description=description,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
 
 
 def _train(arguments: list[str]) -> int:
@@ -31,8 +16,8 @@ def _train(arguments: list[str]) -> int:
 
     from vesselsdf.config import RunConfig, load_config
 
-    output, arguments = _take(arguments, "--output", "-o")
-    config_file, arguments = _take(arguments, "--config")
+    output, arguments = take(arguments, "--output", "-o")
+    config_file, arguments = take(arguments, "--config")
     config = tyro.cli(
         RunConfig,
         default=load_config(config_file) if config_file else RunConfig(),
@@ -59,22 +44,6 @@ def _train(arguments: list[str]) -> int:
         print(f"Trained model: {model}\nNext: vesselsdf evaluate --run {folder}")
         print(f"Then: vesselsdf reconstruct SCAN -o result --checkpoint {model}")
     return 0
-
-
-def _take(arguments: list[str], *names: str) -> tuple[str | None, list[str]]:
-    """The value of an option and the arguments without it."""
-    rest, value = [], None
-    items = iter(arguments)
-    for item in items:
-        name, _, joined = item.partition("=")
-        if name in names:
-            value = joined or next(items, None)
-            if value is None:
-                print(f"vesselsdf: {name} needs a value.", file=sys.stderr)
-                raise SystemExit(2)
-        else:
-            rest.append(item)
-    return value, rest
 
 
 def _reconstruct(arguments: list[str]) -> int:
@@ -122,7 +91,7 @@ def _reconstruct(arguments: list[str]) -> int:
         "  vesselsdf reconstruct label.nii.gz -o result --mask\n"
         "  vesselsdf reconstruct label.nii.gz -o result --mask --mend --root -12.5 40 -310"
     )
-    return _parse(command, "reconstruct", examples, arguments)
+    return parse(command, "reconstruct", examples, arguments)
 
 
 def _blocks(arguments: list[str]) -> int:
@@ -174,7 +143,7 @@ def _blocks(arguments: list[str]) -> int:
         "  vesselsdf blocks brain.zarr -o result --part 3/8          the third of eight jobs\n"
         "  vesselsdf blocks brain.zarr -o result --dask tcp://node1:8786"
     )
-    return _parse(command, "blocks", examples, arguments)
+    return parse(command, "blocks", examples, arguments)
 
 
 def _convert(arguments: list[str]) -> int:
@@ -203,7 +172,7 @@ def _convert(arguments: list[str]) -> int:
     examples = (
         "  vesselsdf convert scan.nii.gz scan.zarr\n  vesselsdf convert slices/ brain.zarr --spacing 0.001 0.001 0.002"
     )
-    return _parse(command, "convert", examples, arguments)
+    return parse(command, "convert", examples, arguments)
 
 
 def _mesh(arguments: list[str]) -> int:
@@ -242,7 +211,7 @@ def _mesh(arguments: list[str]) -> int:
         "  vesselsdf mesh label.nii.gz -o flow.vtp --mask --smooth --open-ends\n"
         "  vesselsdf mesh result -o flow.stl --open-ends --root -12.5 40 -310"
     )
-    return _parse(command, "mesh", examples, arguments)
+    return parse(command, "mesh", examples, arguments)
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -278,7 +247,7 @@ def _evaluate(arguments: list[str]) -> int:
         "  vesselsdf evaluate --prediction predicted/ --reference labels/ -o table --require-topology\n"
         "  vesselsdf evaluate --prediction ct.nii.gz --reference mr.nii.gz --align --names topcow"
     )
-    return _parse(command, "evaluate", examples, arguments)
+    return parse(command, "evaluate", examples, arguments)
 
 
 def _run_evaluation(prediction, reference, run, levels, names, align, require_topology, output) -> int:
@@ -333,7 +302,7 @@ def _synth(arguments: list[str]) -> int:
         print(f"Wrote {len(written)} cases to {output} (images, labels, sdf, graphs).")
         return 0
 
-    return _parse(command, "synth", "  vesselsdf synth trees --cases 20 --seed 7 --modality mr", arguments)
+    return parse(command, "synth", "  vesselsdf synth trees --cases 20 --seed 7 --modality mr", arguments)
 
 
 def _inspect(arguments: list[str]) -> int:
@@ -355,7 +324,7 @@ def _inspect(arguments: list[str]) -> int:
         print(inspection(inspect(volume, spacing, checkpoint)))
         return 0
 
-    return _parse(command, "inspect", "  vesselsdf inspect scan.nii.gz\n  vesselsdf inspect dicom_folder", arguments)
+    return parse(command, "inspect", "  vesselsdf inspect scan.nii.gz\n  vesselsdf inspect dicom_folder", arguments)
 
 
 def _doctor(arguments: list[str]) -> int:
@@ -371,7 +340,7 @@ def _doctor(arguments: list[str]) -> int:
         print("\n" + ("\n".join(f"! {line}" for line in advice) if advice else "Nothing is wrong."))
         return 0
 
-    return _parse(command, "doctor", "  vesselsdf doctor", arguments)
+    return parse(command, "doctor", "  vesselsdf doctor", arguments)
 
 
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
@@ -382,6 +351,7 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "mesh": _mesh,
     "evaluate": _evaluate,
     "synth": _synth,
+    "data": data,
     "inspect": _inspect,
     "doctor": _doctor,
 }

@@ -4,11 +4,14 @@ A card (TOML, in `datasets/`) says how a dataset is laid out and what its label 
 nnU-Net, of the Medical Segmentation Decathlon (MSD), or with plain images/ and labels/, are recognised without one.
 """
 
+import glob
 import json
 import logging
+import textwrap
 import tomllib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -17,16 +20,24 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vesselsdf.errors import InputError
 from vesselsdf.formats import suffix_of
-from vesselsdf.volume import Volume
+from vesselsdf.volume import Volume, check_image, check_mask, check_same_grid, read_volume
 
 log = logging.getLogger(__name__)
+
+UNITS = {"mm": 1.0, "um": 1e-3}
+"""In mm."""
 
 
 class Card(BaseModel):
     """What is known about a dataset; unknown keys are errors.
 
-    images, labels: folders below the root; for the layout "pairs" a glob for images, and a name beside the image in
-    which {name} stands for what the star in the last part of `images` matched.
+    images, labels: folders below the root; for the layout "pairs" a glob for images (files, or folders with a DICOM
+        series), and a path from the folder of an image, which may begin with ../, to its label. There {name} stands for
+        what the last star of `images` matched, another star for anything, if just one file fits; {label} for each key
+        of `label_ids`, if they are masks of their own, of which a case need not have all. Empty: without labels.
+    spacing: voxel edges in mm of files that do not carry them (TIFF, .npy); spacings: others of cases whose names match
+        a pattern. unit: of lengths in headers that name none.
+    split: how the data set is usually split.
     window: intensities (low, high) that hold the vessels and their surroundings, HU for CT; None: by percentiles.
     vessel_ids: label ids that count as vessel; None: everything above 0 but the ids to ignore.
     ignore_ids: label ids of what nobody has labelled, or could: neither vessel nor background.
@@ -41,11 +52,15 @@ class Card(BaseModel):
     anatomy: str = ""
     images: str = ""
     labels: str = ""
+    unit: Literal["mm", "um"] = "mm"
+    spacing: tuple[float, float, float] | None = None
+    spacings: dict[str, tuple[float, float, float]] = {}
     window: tuple[float, float] | None = None
     label_ids: dict[str, int] = {}
     vessel_ids: tuple[int, ...] | None = None
     ignore_ids: tuple[int, ...] = ()
     cases: int | None = None
+    split: str = ""
     licence: str = ""
     source: str = ""
     citation: str = ""
@@ -54,11 +69,46 @@ class Card(BaseModel):
 
 @dataclass(frozen=True)
 class Case:
-    """One image, with its label if it has one; either may be a folder with a DICOM series."""
+    """One image, with its label if it has one; either may be a folder with a DICOM series.
+
+    `masks`: where the label is in several files, masks with the id that each stands for. `spacing`, `unit`: mm, of
+    files that do not say (`volume.read_volume`).
+    """
 
     name: str
     image: Path
     label: Path | None
+    masks: tuple[tuple[int, Path], ...] = ()
+    spacing: tuple[float, float, float] | None = None
+    unit: float = 1.0
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a label."""
+        return self.label is not None or bool(self.masks)
+
+    def read_image(self) -> Volume:
+        """The image; raises `InputError` for what cannot be trusted."""
+        image = read_volume(self.image, self.spacing, self.unit)
+        check_image(image, str(self.image))
+        return image
+
+    def read_label(self) -> Volume:
+        """The label, with its ids; where masks overlap, the id of the last counts."""
+        if self.label is not None:
+            label = read_volume(self.label, self.spacing, self.unit)
+            check_mask(label, str(self.label))
+            return label
+        result = None
+        for number, path in self.masks:
+            mask = read_volume(path, self.spacing, self.unit)
+            if result is None:
+                result = mask.with_array(np.zeros(mask.shape, np.uint8))
+            check_same_grid(result, mask, (str(self.masks[0][1]), str(path)))
+            result.array[mask.array > 0] = number
+        if result is None:
+            raise InputError(f"the case {self.name} has no label: leave it out")
+        return result
 
 
 def cards_folder() -> Path:
@@ -94,6 +144,30 @@ def load_card(name_or_path: str | Path) -> Card:
         raise InputError(f"the dataset card {path} has a wrong field {field} ({first['msg']}): correct it") from error
 
 
+def text_of(card: Card) -> str:
+    """A card to read: what is known, one fact a line.
+
+    >>> text_of(load_card("minivess")).splitlines()[0]
+    'minivess: MiniVess, two-photon microscopy of brain vessels'
+    """
+    ids = ", ".join(
+        f"{number} {name}" + ("" if card.vessel_ids is None or number in card.vessel_ids else " (no vessel)")
+        for name, number in card.label_ids.items()
+    )
+    where = f"{card.layout}: images {card.images or '-'}, labels {card.labels or '-'}"
+    facts = {
+        "modality": ", ".join(card.modality), "anatomy": card.anatomy, "cases": card.cases, "split": card.split,
+        "licence": card.licence or "not known: ask those who give it out", "source": card.source,
+        "citation": card.citation, "layout": where, "label ids": ids,
+        "window": card.window and f"{card.window[0]:g} to {card.window[1]:g}", "notes": card.notes.strip(),
+    }  # fmt: skip
+    lines = [f"{card.name}: {card.title}"]
+    for name, value in facts.items():
+        if value:
+            lines += textwrap.wrap(f"{name:<10}{value}", 100, subsequent_indent=" " * 10, break_on_hyphens=False)
+    return "\n".join(lines)
+
+
 def find_cases(root: str | Path, card: Card | None = None) -> list[Case]:
     """All labelled or unlabelled cases below `root`, by name.
 
@@ -101,24 +175,38 @@ def find_cases(root: str | Path, card: Card | None = None) -> list[Case]:
     NAME_0000 files, labelsTr/), plain (images/ and, if there are labels, labels/ with the same stems; a DICOM series
     is a folder). Raises `InputError` for no cases, a label or image without its partner, or two files of one name.
     """
+    cases, problems = collect(root, card)
+    if problems:
+        raise InputError(problems[0])
+    if card and card.cases is not None and len(cases) != card.cases:
+        log.warning("%s has %d cases where the card %s expects %d", root, len(cases), card.name, card.cases)
+    return cases
+
+
+def collect(root: str | Path, card: Card | None = None) -> tuple[list[Case], list[str]]:
+    """The cases that are complete, by name, and a sentence for each that is not."""
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"the data folder {root} does not exist: check the path")
     layout = card.layout if card else _recognise(root)
     images, labels = (card.images, card.labels) if card else ("", "")
     if layout == "msd":
-        cases = _msd(root)
+        cases, problems = _msd(root)
     elif layout == "nnunet":
-        cases = _nnunet(root, images or "imagesTr", labels or "labelsTr")
-    elif layout == "pairs":
-        cases = _pairs(root, images, labels)
+        cases, problems = _nnunet(root, images or "imagesTr", labels or "labelsTr")
+    elif layout == "pairs" and card:
+        cases, problems = _pairs(root, card)
     else:
-        cases = _plain(root, images or "images", labels or "labels")
-    if not cases:
+        cases, problems = _plain(root, images or "images", labels or "labels")
+    if not cases and not problems:
         raise InputError(f"{root} holds no cases in the layout {layout}: check the folder and the dataset card")
-    if card and card.cases is not None and len(cases) != card.cases:
-        log.warning("%s has %d cases where the card %s expects %d", root, len(cases), card.name, card.cases)
-    return sorted(cases, key=lambda case: case.name)
+    if card:
+        cases = [replace(case, spacing=_spacing(case, card), unit=UNITS[card.unit]) for case in cases]
+    return sorted(cases, key=lambda case: case.name), problems
+
+
+def _spacing(case: Case, card: Card) -> tuple[float, float, float] | None:
+    return next((edges for name, edges in card.spacings.items() if fnmatchcase(case.name, name)), card.spacing)
 
 
 def vessel_mask(
@@ -182,43 +270,53 @@ def by_stem(folder: Path, ending: str | None = None) -> dict[str, Path]:
     return found
 
 
-def _match(images: dict[str, Path], labels: dict[str, Path], images_folder: Path, labels_folder: Path) -> list[Case]:
-    for name in images:
-        if name not in labels:
-            raise InputError(f"the image {images[name]} has no label: add {labels_folder / name} or remove the image")
-    for name in labels:
-        if name not in images:
-            raise InputError(f"the label {labels[name]} has no image: add {images_folder / name} or remove the label")
-    return [Case(name, image, labels[name]) for name, image in images.items()]
+Found = tuple[list[Case], list[str]]
 
 
-def _plain(root: Path, images_name: str, labels_name: str) -> list[Case]:
+def _match(images: dict[str, Path], labels: dict[str, Path], images_folder: Path, labels_folder: Path) -> Found:
+    problems = [
+        f"the image {images[name]} has no label: add {labels_folder / name} or remove the image"
+        for name in images
+        if name not in labels
+    ]
+    problems += [
+        f"the label {labels[name]} has no image: add {images_folder / name} or remove the label"
+        for name in labels
+        if name not in images
+    ]
+    return [Case(name, image, labels[name]) for name, image in images.items() if name in labels], problems
+
+
+def _plain(root: Path, images_name: str, labels_name: str) -> Found:
     images = by_stem(root / images_name)
     if not (root / labels_name).is_dir():
-        return [Case(name, image, None) for name, image in images.items()]
+        return [Case(name, image, None) for name, image in images.items()], []
     return _match(images, by_stem(root / labels_name), root / images_name, root / labels_name)
 
 
-def _nnunet(root: Path, images_name: str, labels_name: str) -> list[Case]:
+def _nnunet(root: Path, images_name: str, labels_name: str) -> Found:
     described = _dataset_json(root) if (root / "dataset.json").is_file() else {}
     ending = described.get("file_ending")
     images: dict[str, Path] = {}
+    problems = []
     further = 0
     for stem, path in by_stem(root / images_name, ending).items():
         name, _, channel = stem.rpartition("_")
         if len(channel) != 4 or not channel.isdigit():
-            raise InputError(f"{path} does not end in a channel number as _0000: rename it as nnU-Net expects")
-        if channel == "0000":
+            problems.append(f"{path} does not end in a channel number as _0000: rename it as nnU-Net expects")
+        elif channel == "0000":
             images[name] = path
         else:
             further += 1
     if further:
         log.warning("%s has %d images of further channels: only channel 0000 is used", root / images_name, further)
-    return _match(images, by_stem(root / labels_name, ending), root / images_name, root / labels_name)
+    cases, unmatched = _match(images, by_stem(root / labels_name, ending), root / images_name, root / labels_name)
+    return cases, problems + unmatched
 
 
-def _msd(root: Path) -> list[Case]:
+def _msd(root: Path) -> Found:
     cases: dict[str, Case] = {}
+    problems: list[str] = []
     entries = _dataset_json(root).get("training")
     if not isinstance(entries, list):
         raise InputError(f"{root / 'dataset.json'} has no list `training`: correct it, or use another layout")
@@ -231,30 +329,56 @@ def _msd(root: Path) -> list[Case]:
         if not image.is_file():
             # The first version of nnU-Net kept MSD's list while its images carry a channel number.
             image = image.with_name(f"{name}_0000{suffix}")
-        for what, path in (("image", image), ("label", label)):
-            if not path.is_file():
-                raise InputError(
-                    f"{root / 'dataset.json'} lists the {what} {path}, which does not exist: complete the data"
-                )
+        missing = [
+            f"{root / 'dataset.json'} lists the {what} {path}, which does not exist: complete the data"
+            for what, path in (("image", image), ("label", label))
+            if not path.is_file()
+        ]
         if name in cases:
-            raise InputError(f"{root / 'dataset.json'} lists the image {name} twice: correct it")
-        cases[name] = Case(name, image, label)
-    return list(cases.values())
+            missing.append(f"{root / 'dataset.json'} lists the image {name} twice: correct it")
+        problems += missing
+        if not missing:
+            cases[name] = Case(name, image, label)
+    return list(cases.values()), problems
 
 
-def _pairs(root: Path, images: str, labels: str) -> list[Case]:
-    before, star, after = Path(images).name.partition("*")
-    if not star or "{name}" not in labels:
-        raise InputError(f"the layout pairs needs images with a * and labels with {{name}}, not {images} and {labels}")
+def _pairs(root: Path, card: Card) -> Found:
+    parts = PurePosixPath(card.images).parts
+    starred = [number for number, part in enumerate(parts) if "*" in part and part != "**"]
+    if not starred:
+        raise InputError(f"the layout pairs needs images with a *, not {card.images!r}: correct the card {card.name}")
+    part = starred[-1] - len(parts)
+    before, _, after = parts[part].rpartition("*")
+    # A label beside its image may fit the pattern of images, too.
+    ending = card.labels.rpartition("{name}")[2] if "/" not in card.labels else ""
     cases: dict[str, Case] = {}
-    for image in sorted(root.glob(images)):
-        if image.name.startswith("."):
+    problems: list[str] = []
+    for image in sorted(root.glob(card.images)):
+        if image.name.startswith(".") or (ending and image.name.endswith(ending)):
             continue
-        name = image.name[len(before) : len(image.name) - len(after)]
-        label = image.with_name(labels.replace("{name}", name))
-        if not label.is_file():
-            raise InputError(f"the image {image} has no label: add {label} or remove the image")
-        if name in cases:
-            raise InputError(f"{cases[name].image} and {image} have the same name: remove one of them")
-        cases[name] = Case(name, image, label)
-    return list(cases.values())
+        name = image.parts[part][len(before) : len(image.parts[part]) - len(after)]
+        masks = _labels_of(image, name, card)
+        if card.labels and not masks:
+            wanted = card.labels.replace("{name}", name)
+            problems.append(f"the image {image} has no label: add {image.parent / wanted} or remove the image")
+        elif name in cases:
+            problems.append(f"{cases[name].image} and {image} have the same name: remove one of them")
+        elif "{label}" not in card.labels and len(masks) > 1:
+            problems.append(f"the image {image} has {len(masks)} labels, as {masks[1][1]}: remove all but one")
+        elif "{label}" in card.labels:
+            cases[name] = Case(name, image, None, masks)
+        else:
+            cases[name] = Case(name, image, masks[0][1] if masks else None)
+    return list(cases.values()), problems
+
+
+def _labels_of(image: Path, name: str, card: Card) -> tuple[tuple[int, Path], ...]:
+    """The files that the card's `labels` stands for, with the ids of those that are masks."""
+    folder, wanted = image.parent, card.labels.replace("{name}", glob.escape(name))
+    while wanted.startswith("../"):
+        folder, wanted = folder.parent, wanted[3:]
+    if not wanted:
+        return ()
+    ids = card.label_ids if "{label}" in wanted else {"": 0}
+    found = [(number, path) for key, number in ids.items() for path in folder.glob(wanted.replace("{label}", key))]
+    return tuple(sorted((number, path) for number, path in found if not path.name.startswith(".")))

@@ -33,8 +33,11 @@ def suffix_of(path: Path) -> str:
     return next((suffix for suffix in READERS if name.endswith(suffix)), "")
 
 
-def read(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
-    """Stored voxels in (x, y, z) order and affine to RAS mm, not yet checked further."""
+def read(path: Path, spacing: Spacing, unit: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Stored voxels in (x, y, z) order and affine to RAS mm, not yet checked further.
+
+    `unit`: mm of a length in the header of a file that does not say in which unit it is.
+    """
     if path.is_dir() and any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
         return _read_zarr(path, spacing)
     if path.is_dir():
@@ -54,7 +57,7 @@ def read(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
         affine = scaling(path, spacing)
         return READERS[suffix](path), affine
     refuse_spacing(path, spacing)
-    return READERS[suffix](path)
+    return READERS[suffix](path, unit)
 
 
 def _read_zarr(path: Path, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +131,7 @@ class NiftiLayout(NamedTuple):
         return array
 
 
-def nifti_layout(path: Path) -> NiftiLayout:
+def nifti_layout(path: Path, unit: float = 1.0) -> NiftiLayout:
     """Where the voxels of a NIfTI file lie; `InputError` if it is damaged, truncated or of another kind."""
     with open(path, "rb") as file:
         start = file.read(540)
@@ -149,13 +152,13 @@ def nifti_layout(path: Path) -> NiftiLayout:
     else:
         check_size(path, claimed, path.stat().st_size)
     # NIfTI's unit codes: 1 metre, 2 millimetre, 3 micrometre; 0 is unknown and means mm by custom.
-    scale = {1: 1e3, 3: 1e-3}.get(int(header["xyzt_units"]) & 7, 1.0)
+    scale = {1: 1e3, 2: 1.0, 3: 1e-3}.get(int(header["xyzt_units"]) & 7, unit)
     affine = np.diag([scale, scale, scale, 1.0]) @ header.get_best_affine()
     return NiftiLayout(shape, dtype, first, packed, header.get_slope_inter(), affine)
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    layout = nifti_layout(path)
+def _read_nifti(path: Path, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    layout = nifti_layout(path, unit)
     raw = _fill(path, np.empty(math.prod(layout.shape), layout.dtype), layout.first, layout.packed)
     return layout.scaled(raw.reshape(layout.shape, order="F")), layout.affine
 
@@ -236,7 +239,7 @@ def _lazily(name: str) -> Callable[..., Any]:
     return call
 
 
-READERS: dict[str, Callable[[Path], Any]] = {
+READERS: dict[str, Callable[..., Any]] = {
     ".nii.gz": _read_nifti,
     ".nii": _read_nifti,
     ".nrrd": _lazily("read_nrrd"),

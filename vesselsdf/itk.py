@@ -21,8 +21,11 @@ UNITS = {"mm": 1.0, "millimeter": 1.0, "m": 1e3, "cm": 10.0, "um": 1e-3, "µm": 
 HEADER_LIMIT = 1 << 20
 
 
-def read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (x, y, z) and affine to RAS mm of a .nrrd or .nhdr file; raises `InputError` if it is damaged."""
+def read_nrrd(path: Path, unit: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (x, y, z) and affine to RAS mm of a .nrrd or .nhdr file; raises `InputError` if it is damaged.
+
+    `unit`: mm of its lengths if it names no unit.
+    """
     lines, end = _header_lines(path, last="")
     if not lines[0].startswith("NRRD"):
         raise InputError(f"{path} is not a NRRD file (it does not begin with NRRD): check the path")
@@ -47,11 +50,14 @@ def read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
     scales = {UNITS[unit] for unit in units if unit in UNITS}
     if len(scales) > 1 or units - UNITS.keys() - {"", "???"}:
         raise InputError(f"{path}: the header field units is {sorted(units)}: give all axes in mm")
-    return _execute(reader, path, scales.pop() if scales else 1.0)
+    return _execute(reader, path, scales.pop() if scales else unit)
 
 
-def read_meta(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (x, y, z) and affine to RAS mm of a .mha or .mhd file; raises `InputError` if it is damaged."""
+def read_meta(path: Path, unit: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (x, y, z) and affine to RAS mm of a .mha or .mhd file, whose lengths are in `unit` mm.
+
+    Raises `InputError` if it is damaged.
+    """
     lines, end = _header_lines(path, last="ElementDataFile")
     fields = {}
     for line in lines:
@@ -69,7 +75,7 @@ def read_meta(path: Path) -> tuple[np.ndarray, np.ndarray]:
         check_size(source, claimed + max(skip, 0), source.stat().st_size - offset)
     if not {"ElementSpacing", "ElementSize"} & fields.keys():
         log.warning("%s has no ElementSpacing in its header: 1 mm is assumed", path)
-    return _execute(reader, path, 1.0)
+    return _execute(reader, path, unit)
 
 
 def _header_lines(path: Path, last: str) -> tuple[list[str], int]:

@@ -16,7 +16,7 @@ from vesselsdf.distance import signed_distance
 from vesselsdf.errors import InputError, RunError
 from vesselsdf.segments import label_ids
 from vesselsdf.synthesis.cases import close_up, empty_case, synthetic_case
-from vesselsdf.volume import Volume, check_image, check_mask, check_same_grid, read_volume
+from vesselsdf.volume import Volume, check_same_grid
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def _folder_source(data: DataSettings, seed: int) -> Source:
     if not root.is_dir():
         raise InputError(f"No data folder at {root}; give a folder of cases, or 'synthetic'.")
     card: Card | None = load_card(data.card) if data.card else None
-    cases = {case.name: case for case in find_cases(root, card) if case.label is not None}
+    cases = {case.name: case for case in find_cases(root, card) if case.labelled}
     if len(cases) < 2:
         raise InputError(
             f"{root} holds {len(cases)} labelled case(s); training needs at least 2, one of them for validation."
@@ -144,22 +144,20 @@ def _folder_source(data: DataSettings, seed: int) -> Source:
 
 
 def _warn_of_classes(case: Case, ignored: tuple[int, ...]) -> None:
-    assert case.label is not None
-    found = sorted(set(label_ids(read_volume(case.label)) or ()) - set(ignored))
+    found = sorted(set(label_ids(case.read_label()) or ()) - set(ignored))
     if len(found) > 1:
         shown = ", ".join(map(str, found))
-        log.warning("%s has the ids %s, and all count as vessel; data.vessel_ids says which do.", case.label, shown)
+        log.warning(
+            "The label of %s has the ids %s, and all count as vessel; data.vessel_ids says which do.", case.name, shown
+        )
 
 
 def _read_case(
     cases: dict[str, Case], ids: tuple[int, ...] | None, ignored: tuple[int, ...], name: str
 ) -> LabelledCase:
     case = cases[name]
-    assert case.label is not None
-    image, label = read_volume(case.image), read_volume(case.label)
-    check_image(image, str(case.image))
-    check_mask(label, str(case.label))
-    check_same_grid(image, label, (str(case.image), str(case.label)))
+    image, label = case.read_image(), case.read_label()
+    check_same_grid(image, label, (str(case.image), f"the label of {name}"))
     unlabelled = np.isin(label.array, ignored) if ignored else None
     return LabelledCase(name, image, vessel_mask(label, ids, ignored), unlabelled=unlabelled)
 

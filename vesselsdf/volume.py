@@ -96,13 +96,16 @@ def affine_fault(affine: np.ndarray) -> str | None:
     return None
 
 
-def read_volume(path: str | Path, spacing: tuple[float | int, float | int, float | int] | None = None) -> Volume:
+def read_volume(
+    path: str | Path, spacing: tuple[float | int, float | int, float | int] | None = None, unit: float = 1.0
+) -> Volume:
     """Read a volume and check that it can be trusted.
 
     path: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .tif, .tiff, .npy, a folder with one DICOM series, OME-Zarr, a Zarr
         array, or a field that vesselsdf wrote as `sdf.zarr`.
     spacing: voxel edge lengths (x, y, z) in mm; needed for TIFF, .npy and Zarr arrays, which do not carry them, refused
         elsewhere.
+    unit: mm of a length in a NIfTI, NRRD or MetaImage header that does not name its unit.
     Voxels keep their stored type, and become float32 where the file asks for scaling. A trailing axis of length 1
     is dropped. A sheared grid (gantry tilt) is resampled onto an orthogonal one with a logged warning.
     Raises `InputError` for everything that cannot be trusted: damaged files, bad geometry, NaN or infinite voxels.
@@ -112,7 +115,7 @@ def read_volume(path: str | Path, spacing: tuple[float | int, float | int, float
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: check the path")
-    array, affine = read(path, spacing)
+    array, affine = read(path, spacing, unit)
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise InputError(f"{path} has voxels of type {array.dtype}: convert it to one channel of real numbers first")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
