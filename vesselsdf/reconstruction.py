@@ -29,6 +29,7 @@ from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_graphml, write_swc, write_vtp
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.mesh import check, colour_by_radius, surface, write_mesh
+from vesselsdf.report import page
 from vesselsdf.report.preview import preview
 from vesselsdf.roots import set_roots
 from vesselsdf.topology.betti import betti_numbers
@@ -151,7 +152,21 @@ class Reconstruction:
             write_json(folder / "topology.json", topology)
         with self.timed("preview"):
             preview(folder / "preview.png", self.sdf, graph, mesh, None if self.from_mask else self.input)
+        with self.timed("report"):
+            self.write_report(folder / "report.html")
         write_json(folder / "run.json", self.provenance | {"seconds": self.seconds} | versions())
+
+    def write_report(self, path: str | Path) -> None:
+        """One page to look at in a browser (`report.page`); a warning if the package was built without its viewer."""
+        if not page.available():
+            log.warning("%s is not written: this copy of the package was built without three.js.", path)
+            return
+        made = f"vesselsdf {__version__}, {time.strftime('%Y-%m-%d')}. Not a medical device."
+        title = Path(self.provenance.get("input", "vessels")).name
+        page.write_page(
+            path, title, self.levels, self.affine, self.graph, self.mesh(), self.topology(),
+            None if self.from_mask else self.input, made,
+        )  # fmt: skip
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:

@@ -48,7 +48,7 @@ def reconstruction_summary(made: Any, folder: Path) -> str:
         survival_table(report),
     ]
     lines += warnings_of(topology, folder)
-    lines += ["", f"Look at {folder / 'preview.png'}; meshes, centreline and topology.json lie beside it."]
+    lines += ["", f"Look at {folder / 'report.html'} in a browser; meshes, centreline and pictures lie beside it."]
     return "\n".join(lines)
 
 

@@ -1,0 +1,162 @@
+"""What the page of a report says: in a sentence, in facts, in tables and in figures; from the topology report alone."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from vesselsdf.report.text import SHOWN
+
+NAMES = {0: "component", 1: "loop", 2: "cavity"}
+MOST = 400
+"""Features listed of one kind at one level; the largest first."""
+
+
+def sentence(topology: Mapping[str, Any]) -> str:
+    """The coarsest safe level, and what goes wrong first beyond it."""
+    levels = topology["levels"]["levels"]
+    safe = topology["levels"]["coarsest_safe_level"]
+    if safe is None:
+        return "No level is safe: decisions could not be compared."
+    if safe + 1 >= len(levels):
+        return f"All decisions are the same at every level, up to {spacing(levels[safe])} mm."
+    names = [one["decision"].partition(".")[0].replace("_", " ") for one in levels[safe + 1].get("changed") or []]
+    changed = ", ".join(list(dict.fromkeys(name for name in names if not name.endswith("per tree")))[:SHOWN])
+    return (
+        f"The coarsest safe level is {safe}, {spacing(levels[safe])} mm: at {spacing(levels[safe + 1])} mm other "
+        f"decisions are made{f' ({changed})' if changed else ''}."
+    )
+
+
+def spacing(level: Mapping[str, Any]) -> str:
+    """Edge of a level's voxels, mm."""
+    return f"{min(level['spacing']):.3g}"
+
+
+def facts(topology: Mapping[str, Any], graph: nx.MultiGraph) -> list[str]:
+    """A few numbers."""
+    beta = topology["betti"]
+    mesh = topology["mesh"]
+    length = sum(edge["length"] for *_, edge in graph.edges(data=True))
+    ends = sum(degree == 1 for _, degree in graph.degree())
+    return [
+        f"{beta[0]:,} components, {beta[1]:,} loops, {beta[2]:,} cavities (26 for vessels, 6 for background)",
+        f"{graph.number_of_edges():,} branches, {ends:,} ends, {length:,.0f} mm",
+        f"{mesh['volume']:,.0f} mm³, wall {mesh['area']:,.0f} mm²",
+        "field, mesh and graph agree" if topology["agreement"]["agrees"] else "field, mesh and graph do not agree",
+    ]
+
+
+def features_of(topology: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was lost, merged or invented at each level: `what`, `text`, `place` (mm), `margin` and `passport` (mm)."""
+    found = []
+    levels = topology["levels"]["levels"]
+    for level in levels[1:]:
+        place, known = level["level"], levels[0]["features"]
+        for one in level["lost"][:MOST]:
+            feature = known[one["feature"]] if "feature" in one else {}
+            found.append(row(place, one["kind"], f"{NAMES[one['dimension']]} {one['kind']}", one["place"], feature))
+        for one in level["invented"][:MOST]:
+            text = f"{NAMES[one['dimension']]} that is not there at level 0"
+            found.append(row(place, "new", text, one["place"], {}))
+        for key, what in (("branches_lost", "end"), ("branches_invented", "new")):
+            for one in sorted(level.get(key) or [], key=lambda branch: -branch["length"])[:MOST]:
+                text = f"branch of {one['length']:.3g} mm {'lost' if what == 'end' else 'that is not there at level 0'}"
+                found.append(row(place, what, text, one["place"], {}))
+    return found
+
+
+def row(level: int, what: str, text: str, place: Sequence[float], feature: Mapping[str, Any]) -> dict[str, Any]:
+    """One feature, as the page wants it."""
+    passport = feature.get("passport_spacing")
+    return {
+        "level": level,
+        "what": what,
+        "text": text,
+        "place": [float(value) for value in place],
+        "margin": number(feature.get("margin")),
+        "passport": number(min(passport)) if passport else None,
+    }
+
+
+def number(value: Any) -> float | None:
+    """A finite number with three figures, or None."""
+    if value is None or isinstance(value, str) or not math.isfinite(value):
+        return None
+    return float(f"{value:.3g}")
+
+
+def decisions_table(topology: Mapping[str, Any]) -> dict[str, Any]:
+    """Level by level: what it has, what it has kept, what it decides otherwise."""
+    rows = []
+    for level in topology["levels"]["levels"]:
+        found = level.get("changed") or []
+        changed = [
+            f"{one['decision'].replace('_', ' ')} {short(one['before'])} > {short(one['after'])}"
+            for one in found
+            if "." not in one["decision"] and not isinstance(one["before"], list | tuple | dict)
+        ]
+        if ways := sum(one["decision"].partition(".")[0] == "paths" for one in found):
+            changed.append(f"{ways} figures of ways from root to end")
+        made = level.get("decisions") or {}
+        rows.append([
+            level["level"], number(min(level["spacing"])), *level["betti"], *level["survived"],
+            number(made.get("total_length")), made.get("terminals"), made.get("terminals_reached"),
+            "; ".join(changed) or "none",
+        ])  # fmt: skip
+    names = ["level", "mm", "components", "loops", "cavities", "kept: components", "loops", "cavities"]
+    return {"columns": [*names, "length, mm", "ends", "ends reached", "decisions changed"], "rows": rows}
+
+
+def short(value: Any) -> str:
+    """A value of a decision."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def figures(topology: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Betti numbers over levels, persistence, radii, lengths."""
+    levels = topology["levels"]["levels"]
+    edges = [min(level["spacing"]) for level in levels]
+    found: list[dict[str, Any]] = [
+        {
+            "title": "components and loops, level by level",
+            "kind": "lines",
+            "x": "voxel, mm",
+            "series": [
+                {"name": name, "x": edges, "y": [level["betti"][k] for level in levels]}
+                for k, name in ((0, "components"), (1, "loops"))
+            ],
+        }
+    ]
+    diagram: list[dict[str, Any]] = [{"name": name, "x": [], "y": []} for name in ("components", "loops", "cavities")]
+    for one in levels[0]["features"]:
+        death = one["death"] if not isinstance(one["death"], str) else None
+        if death is not None and math.isfinite(death) and not isinstance(one["birth"], str):
+            diagram[one["dimension"]]["x"].append(number(one["birth"]))
+            diagram[one["dimension"]]["y"].append(number(death))
+    if any(one["x"] for one in diagram):
+        title = "persistence, mm from the wall"
+        series = [one for one in diagram if one["x"]]
+        found.append({"title": title, "kind": "points", "x": "threshold, mm", "diagonal": True, "series": series})
+    found += [
+        histogram(
+            "length by radius",
+            "radius, mm",
+            [row["radius_mean_mm"] for row in rows],
+            [row["length_mm"] for row in rows],
+        ),
+        histogram("branches by length", "length, mm", [row["length_mm"] for row in rows], None),
+    ]
+    return [one for one in found if one]
+
+
+def histogram(title: str, x: str, values: Sequence[float], weights: Sequence[float] | None) -> dict[str, Any]:
+    """Bars; none without values."""
+    if not values:
+        return {}
+    count, edges = np.histogram(values, bins=min(24, max(4, int(np.sqrt(len(values)) * 2))), weights=weights)
+    middle = (edges[1:] + edges[:-1]) / 2
+    series = [{"x": [number(value) for value in middle], "y": [number(value) for value in count.astype(float)]}]
+    return {"title": title, "kind": "bars", "x": x, "series": series}
