@@ -10,8 +10,8 @@ import numpy as np
 from vesselsdf.report.text import SHOWN
 
 NAMES = {0: "component", 1: "loop", 2: "cavity"}
-MOST = 400
-"""Features listed of one kind at one level; the largest first."""
+MOST = 2000
+"""Features listed of one level; the largest first."""
 
 
 def sentence(topology: Mapping[str, Any]) -> str:
@@ -50,21 +50,26 @@ def facts(topology: Mapping[str, Any], graph: nx.MultiGraph) -> list[str]:
 
 
 def features_of(topology: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was lost, merged or invented at each level: `what`, `text`, `place` (mm), `margin` and `passport` (mm)."""
+    """What each level lost, merged or invented, the largest first: `what`, `text`, `place`, `margin`, `passport`.
+
+    Lengths in mm. Lost features are as large as their margin, branches as half their length.
+    """
     found = []
     levels = topology["levels"]["levels"]
     for level in levels[1:]:
-        place, known = level["level"], levels[0]["features"]
-        for one in level["lost"][:MOST]:
+        at, known, here = level["level"], levels[0]["features"], []
+        for one in level["lost"]:
             feature = known[one["feature"]] if "feature" in one else {}
-            found.append(row(place, one["kind"], f"{NAMES[one['dimension']]} {one['kind']}", one["place"], feature))
-        for one in level["invented"][:MOST]:
+            text = f"{NAMES[one['dimension']]} {one['kind']}"
+            here.append((feature.get("margin") or 0.0, row(at, one["kind"], text, one["place"], feature)))
+        for one in level["invented"]:
             text = f"{NAMES[one['dimension']]} that is not there at level 0"
-            found.append(row(place, "new", text, one["place"], {}))
+            here.append((0.0, row(at, "new", text, one["place"], {})))
         for key, what in (("branches_lost", "end"), ("branches_invented", "new")):
-            for one in sorted(level.get(key) or [], key=lambda branch: -branch["length"])[:MOST]:
+            for one in level.get(key) or []:
                 text = f"branch of {one['length']:.3g} mm {'lost' if what == 'end' else 'that is not there at level 0'}"
-                found.append(row(place, what, text, one["place"], {}))
+                here.append((one["length"] / 2, row(at, what, text, one["place"], {})))
+        found += [one for _, one in sorted(here, key=lambda pair: -pair[0])[:MOST]]
     return found
 
 
@@ -96,7 +101,7 @@ def decisions_table(topology: Mapping[str, Any]) -> dict[str, Any]:
         changed = [
             f"{one['decision'].replace('_', ' ')} {short(one['before'])} > {short(one['after'])}"
             for one in found
-            if "." not in one["decision"] and not isinstance(one["before"], list | tuple | dict)
+            if one["decision"].partition(".")[0] != "paths" and not isinstance(one["before"], list | tuple)
         ]
         if ways := sum(one["decision"].partition(".")[0] == "paths" for one in found):
             changed.append(f"{ways} figures of ways from root to end")

@@ -281,7 +281,9 @@ def branches(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def rounded(value: Any) -> Any:
     """A number with the figures that mean something."""
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    return 0.0 if abs(value) < 1e-9 else float(f"{value:.5g}")
 
 
 def slices(

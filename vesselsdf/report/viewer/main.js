@@ -1,10 +1,13 @@
 // --- the page -------------------------------------------------------------------------------------------------------
 
+const MARKERS = 150;
+
 function legend(colour) {
   const box = get("legend");
   box.replaceChildren(document.createTextNode(colour.name));
   if (colour.names) {
     colour.names.forEach((name, k) => {
+      if (!name) return;
       const row = document.createElement("div"), patch = document.createElement("i");
       patch.style.background = STEPS[k % STEPS.length];
       row.append(patch, name);
@@ -76,7 +79,8 @@ async function main() {
     get("level-name").textContent = report.levels[number].name;
     get("about-level").textContent = report.levels[number].sentence;
     space.level(number);
-    space.features(number === 0 ? [] : list);
+    space.features(number === 0 ? [] : list.slice(0, MARKERS));
+    if (number > 0 && list.length > MARKERS) get("about-level").textContent += ` The ${MARKERS} largest of ${list.length} features are marked.`;
     for (const row of featureRows) row.element.hidden = !(number === 0 || row.feature.level === number);
   };
   slider.oninput = setLevel;

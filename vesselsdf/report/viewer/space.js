@@ -6,7 +6,10 @@ async function makeSpace(THREE, OrbitControls) {
   renderer.localClippingEnabled = true;
   const scene = new THREE.Scene(), centre = new THREE.Vector3(...report.centre), size = report.size;
   const camera = new THREE.PerspectiveCamera(35, 1, size / 500, size * 50);
-  camera.up.set(0, 0, 1);
+  // From the front, where the patient's right is on the left; or from the left or below, if more is seen from there.
+  const flat = report.half.indexOf(Math.min(...report.half)), side = report.half[1] <= 1.25 * report.half[flat] ? 1 : flat;
+  const front = new THREE.Vector3(...[[-1, 0, 0.08], [0, 1, 0.08], [0, 0.08, -1]][side]);
+  camera.up.set(0, side === 2 ? 1 : 0, side === 2 ? 0 : 1);
   const controls = new OrbitControls(camera, canvas);
   controls.listenToKeyEvents(canvas);
   controls.zoomToCursor = true;
@@ -67,7 +70,7 @@ async function makeSpace(THREE, OrbitControls) {
   pen.fillStyle = "#fff"; pen.strokeStyle = "#000"; pen.lineWidth = 6;
   pen.beginPath(); pen.arc(32, 32, 26, 0, 7); pen.fill(); pen.stroke();
   const round = new THREE.CanvasTexture(disc);
-  const markers = new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({ size: 12, sizeAttenuation: false, vertexColors: true, map: round, alphaTest: 0.5, depthTest: false }));
+  const markers = new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({ size: 9, sizeAttenuation: false, vertexColors: true, map: round, alphaTest: 0.5, depthTest: false, clippingPlanes: [plane] }));
   markers.renderOrder = 2;
   scene.add(markers);
   const cross = new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({ size: 18, sizeAttenuation: false, color: 0x0b63b5, map: round, alphaTest: 0.5, depthTest: false }));
@@ -91,8 +94,9 @@ async function makeSpace(THREE, OrbitControls) {
     seen: [],
     home() {
       controls.target.copy(centre);
-      // From the front: the patient's right is on the left.
-      camera.position.set(centre.x, centre.y + size * 2.7, centre.z + size * 0.2);
+      const [across, up] = [[1, 2], [0, 2], [0, 1]][side].map((axis) => report.half[axis]), tangent = Math.tan((camera.fov * Math.PI) / 360);
+      const away = 1.15 * Math.max(up / tangent, across / (tangent * camera.aspect)) + report.half[side];
+      camera.position.copy(centre).addScaledVector(front, away);
       controls.update(); draw();
     },
     look(place, near) {
@@ -148,16 +152,18 @@ async function makeSpace(THREE, OrbitControls) {
       return hit ? { point: hit.point.toArray(), branch: state.meshes[state.level].owner[hit.face.a] } : {};
     },
   };
+  let placed = false;
   const resize = () => {
     const { clientWidth, clientHeight } = canvas;
     renderer.setPixelRatio(Math.min(window.devicePixelRatio, 2));
     renderer.setSize(clientWidth, clientHeight, false);
     camera.aspect = clientWidth / clientHeight;
     camera.updateProjectionMatrix();
+    if (!placed) space.home();
+    placed = true;
     draw();
   };
   new ResizeObserver(resize).observe(canvas);
   resize();
-  space.home();
   return space;
 }

@@ -113,8 +113,8 @@ function plot(figure) {
   drawing.append(svg("path", { class: "axis", d: `M${left} ${top}V${height - bottom}H${width - 12}` }));
   for (const share of [0, 0.5, 1]) {
     const x = x0 + share * (x1 - x0), y = y0 + share * (y1 - y0);
-    drawing.append(svg("text", { x: px(x), y: height - bottom + 14, "text-anchor": "middle" }, shown(Number(x.toPrecision(3)))));
-    drawing.append(svg("text", { x: left - 5, y: py(y) + 4, "text-anchor": "end" }, shown(Number(y.toPrecision(3)))));
+    drawing.append(svg("text", { x: px(x), y: height - bottom + 14, "text-anchor": "middle" }, shown(Number(x.toPrecision(2)))));
+    drawing.append(svg("text", { x: left - 5, y: py(y) + 4, "text-anchor": "end" }, shown(Number(y.toPrecision(2)))));
   }
   drawing.append(svg("text", { x: (left + width) / 2, y: height - 5, "text-anchor": "middle" }, figure.x));
   if (figure.diagonal) {
