@@ -111,6 +111,17 @@ def ring(
     field: Field, points: Float[np.ndarray, "n 3"], tangents: Float[np.ndarray, "n 3"], rho: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
     """Offset to the centre of each normal section, and the radius there, from rings of radius `rho`; all in mm."""
+    parts = [
+        ring_of_some(field, points[k : k + AT_ONCE], tangents[k : k + AT_ONCE], rho[k : k + AT_ONCE])
+        for k in range(0, max(len(points), 1), AT_ONCE)
+    ]
+    return np.concatenate([offset for offset, _ in parts]), np.concatenate([radius for _, radius in parts])
+
+
+def ring_of_some(
+    field: Field, points: np.ndarray, tangents: np.ndarray, rho: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`ring` for as many points as fit in memory."""
     first, second = across(tangents)
     angle = np.arange(RING_DIRECTIONS) * 2 * np.pi / RING_DIRECTIONS
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
