@@ -72,13 +72,9 @@ def centreline_graph(
         cropped = mended(cropped, false_features(cropped, np.diag([*spacing, 1.0]), ("hole", "cavity")))
     cropped = unclipped(cropped, spacing)
     field = DenseField(fill_cavities(cropped, spacing), spacing)
-    return finished(skeleton_graph(field), field, affine, origin)
-
-
-def finished(graph: nx.MultiGraph, field: Field, affine: Float[np.ndarray, "4 4"], origin: np.ndarray) -> nx.MultiGraph:
-    """The centreline graph of a voxel graph, without its spurs and measured, in RAS mm; `origin`: of the field."""
+    graph = skeleton_graph(field)
     measure(graph, field)
-    return in_world(graph, field.spacing, affine, origin)
+    return in_world(graph, spacing, affine, origin)
 
 
 def measure(graph: nx.MultiGraph, field: Field, at: set[int] | None = None) -> None:

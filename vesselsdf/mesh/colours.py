@@ -3,7 +3,7 @@
 import networkx as nx
 import numpy as np
 import trimesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from scipy.spatial import cKDTree
 
 from vesselsdf.errors import InputError
@@ -36,15 +36,21 @@ def colour_by_radius(
     if limits is not None and not limits[0] < limits[1]:
         raise InputError(f"limits of the colours are {limits}; give the smaller radius in mm first.")
     centres, radii = balls(graph)
-    # As a fourth coordinate, sqrt(R^2 - r^2) turns power distances into Euclidean ones.
-    lifted = np.column_stack([centres, np.sqrt(np.maximum(radii.max() ** 2 - radii**2, 0))])
-    vertices = np.asarray(mesh.vertices)
-    nearest = cKDTree(lifted).query(np.column_stack([vertices, np.zeros(len(vertices))]))[1]
+    nearest = deepest_ball(np.asarray(mesh.vertices), centres, radii)
     radius = radii[nearest].astype(np.float32)
     coloured = mesh.copy()
     coloured.vertex_attributes["radius"] = radius
     coloured.visual = trimesh.visual.ColorVisuals(coloured, vertex_colors=viridis(radius, limits))
     return coloured
+
+
+def deepest_ball(
+    places: Float[np.ndarray, "m 3"], centres: Float[np.ndarray, "n 3"], radii: Float[np.ndarray, " n"]
+) -> Int[np.ndarray, " m"]:
+    """For each place the number of the ball that it lies deepest in, or is least far from, by power distance."""
+    # As a fourth coordinate, sqrt(R^2 - r^2) turns power distances into Euclidean ones.
+    lifted = np.column_stack([centres, np.sqrt(np.maximum(radii.max() ** 2 - radii**2, 0))])
+    return cKDTree(lifted).query(np.column_stack([places, np.zeros(len(places))]))[1]
 
 
 def balls(graph: nx.MultiGraph) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:

@@ -19,12 +19,12 @@ import trimesh
 from jaxtyping import Float, Int, UInt8
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from vesselsdf.branch_table import branch_table
 from vesselsdf.errors import InputError
 from vesselsdf.files import jsonable, write_text
 from vesselsdf.mesh import surface
+from vesselsdf.mesh.colours import deepest_ball
 from vesselsdf.report.findings import decisions_table, facts, features_of, figures, sentence
 from vesselsdf.scales import level_affine
 from vesselsdf.volume import Volume
@@ -136,12 +136,10 @@ class Owners:
         self.branch = np.repeat(np.arange(len(edges) or 1), [len(e["points"]) for e in edges] or [len(single)])
         low, high = np.percentile(self.radii, (2, 98))
         self.limits = float(low), float(max(high, low + 1e-9))
-        lift = np.sqrt(np.maximum(self.radii.max() ** 2 - self.radii**2, 0))
-        self.tree = cKDTree(np.column_stack([self.points, lift]))
 
     def of(self, places: Float[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, " n"], UInt8[np.ndarray, " n"]]:
         """Branch, and radius between the limits as 0 to 255, of each place."""
-        nearest = self.tree.query(np.column_stack([places, np.zeros(len(places))]))[1]
+        nearest = deepest_ball(places, self.points, self.radii)
         low, high = self.limits
         share = ((self.radii[nearest] - low) / (high - low)).clip(0, 1)
         return self.branch[nearest], np.rint(255 * share).astype(np.uint8)
