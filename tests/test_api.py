@@ -11,7 +11,7 @@ import pytest
 import trimesh
 
 import vesselsdf
-from vesselsdf import api
+from vesselsdf import api, file_evaluation
 from vesselsdf.config import parse_config
 from vesselsdf.distance import tube_distance
 from vesselsdf.errors import InputError, RunError
@@ -201,15 +201,15 @@ def test_folders_are_compared_by_stem(tmp_path):
     for folder, field in (("p", sdf - 0.2), ("r", sdf)):
         write_volume(Volume((field <= 0).astype(np.uint8), OBLIQUE), tmp_path / folder / "a.nii.gz")
         write_volume(Volume(field.astype(np.float32), OBLIQUE), tmp_path / folder / "b.nii.gz")
-    report = api.evaluate_files(tmp_path / "p", tmp_path / "r", levels=True)
+    report = file_evaluation.evaluate_files(tmp_path / "p", tmp_path / "r", levels=True)
     assert [case["case"] for case in report["cases"]] == ["a", "b"]
-    assert not api.topology_differences(report)
+    assert not file_evaluation.topology_differences(report)
     assert report["cases"][0]["levels"][0]["betti"] == (2, 1, 0)
-    api.save_evaluation(report, tmp_path / "table")
+    file_evaluation.save_evaluation(report, tmp_path / "table")
     assert (tmp_path / "table" / "evaluation.csv").read_text().count("\n") == 3
     (tmp_path / "p" / "a.nii.gz").unlink()
     with pytest.raises(InputError, match="no prediction for a"):
-        api.evaluate_files(tmp_path / "p", tmp_path / "r")
+        file_evaluation.evaluate_files(tmp_path / "p", tmp_path / "r")
 
 
 def test_the_command_line_says_what_it_does_and_what_went_wrong(tmp_path):

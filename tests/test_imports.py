@@ -31,7 +31,7 @@ ORDER = """
     report reconstruction blockwise blockwise.plan blockwise.band blockwise.skeleton
     blockwise.graph_parts blockwise.centreline blockwise.wall
     blockwise.tasks blockwise.executors blockwise.outlook blockwise.run
-    data_check evaluation doctor api options data_commands commands cli
+    data_check evaluation file_evaluation doctor api options data_commands commands cli
 """.split()  # noqa: SIM905 (rows that belong together are easier to keep in order than a list of one name a line)
 
 # A module and its own backend, which is imported only when a file of its kind is met.

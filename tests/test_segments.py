@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from vesselsdf import api
+from vesselsdf import file_evaluation
 from vesselsdf.errors import InputError
 from vesselsdf.files import write_json
 from vesselsdf.report.text import evaluation_table
@@ -261,7 +261,7 @@ def test_of_many_parts_the_largest_are_counted_and_the_first_are_shown(tmp_path)
         specks[4 * (k % 20) + 2, 12 : 14 + (k == 0), 12 + 20 * (k // 20)] = 2
     write_volume(Volume(base, np.eye(4)), tmp_path / "p.nii.gz")
     write_volume(Volume(specks, np.eye(4)), tmp_path / "r.nii.gz")
-    report = api.evaluate_files(tmp_path / "p.nii.gz", tmp_path / "r.nii.gz")
+    report = file_evaluation.evaluate_files(tmp_path / "p.nii.gz", tmp_path / "r.nii.gz")
     parts = report["cases"][0]["segments"]["parts"]
     assert [part["volume"] for part in parts] == [3.0] + [2.0] * 39
     assert [part["betti_without"] for part in parts] == [(41, 0, 0)] * 30 + [None] * 10
@@ -404,52 +404,52 @@ def files(tmp_path, whole):
 
 
 def test_files_of_several_ids_get_a_table_of_segments(files):
-    report = api.evaluate_files(files / "p.nii.gz", files / "same.nii.gz", names="3=right back")
+    report = file_evaluation.evaluate_files(files / "p.nii.gz", files / "same.nii.gz", names="3=right back")
     shown = evaluation_table(report)
     assert "p, segment by segment" in shown
     assert "- Right back (3) is missing in the prediction" in shown
     assert "dice" in shown
-    assert "1 segment(s) missing" in api.topology_differences(report)[0]
-    api.save_evaluation(report, files / "out")
+    assert "1 segment(s) missing" in file_evaluation.topology_differences(report)[0]
+    file_evaluation.save_evaluation(report, files / "out")
     saved = json.loads((files / "out" / "evaluation.json").read_text())
     assert saved["cases"][0]["segments"]["findings"][0]["kind"] == "segment"
 
 
 def test_frames_are_only_brought_together_on_request(files):
     with pytest.raises(InputError, match="--align"):
-        api.evaluate_files(files / "p.nii.gz", files / "r.nii.gz")
-    report = api.evaluate_files(files / "p.nii.gz", files / "r.nii.gz", align=True)
+        file_evaluation.evaluate_files(files / "p.nii.gz", files / "r.nii.gz")
+    report = file_evaluation.evaluate_files(files / "p.nii.gz", files / "r.nii.gz", align=True)
     assert report["cases"][0]["metrics"]["dice"] > 0.7
     assert report["cases"][0]["metrics"]["beta1_error"] == 1
     assert "aligned by a rigid motion" in evaluation_table(report)
-    result = api.evaluate(files / "p.nii.gz", files / "r.nii.gz", names={3: "right back"}, align=True)
+    result = file_evaluation.evaluate(files / "p.nii.gz", files / "r.nii.gz", names={3: "right back"}, align=True)
     assert result["segments"]["names"] == {3: "right back"}
 
 
 def test_masks_are_refused_as_before_and_options_for_labels_are_not_swallowed(files):
     with pytest.raises(InputError, match="different grids") as error:
-        api.evaluate_files(files / "mask.nii.gz", files / "r.nii.gz")
+        file_evaluation.evaluate_files(files / "mask.nii.gz", files / "r.nii.gz")
     assert "--align" not in str(error.value)
     with pytest.raises(InputError, match=r"--align is for labels with several ids, and .*mask.nii.gz is none"):
-        api.evaluate_files(files / "mask.nii.gz", files / "r.nii.gz", align=True)
-    named = api.evaluate_files(files / "mask.nii.gz", files / "same.nii.gz", names="3=right back")
+        file_evaluation.evaluate_files(files / "mask.nii.gz", files / "r.nii.gz", align=True)
+    named = file_evaluation.evaluate_files(files / "mask.nii.gz", files / "same.nii.gz", names="3=right back")
     assert "- Right back (3) is missing in the prediction" in evaluation_table(named)
     with pytest.raises(InputError, match="--names is for labels"):
-        api.evaluate_files(files / "mask.nii.gz", files / "mask.nii.gz", names="1=vessel")
-    assert "segments" not in api.evaluate_files(files / "mask.nii.gz", files / "same.nii.gz")["cases"][0]
+        file_evaluation.evaluate_files(files / "mask.nii.gz", files / "mask.nii.gz", names="1=vessel")
+    assert "segments" not in file_evaluation.evaluate_files(files / "mask.nii.gz", files / "same.nii.gz")["cases"][0]
     fractions = Volume(np.linspace(0, 1, 27, dtype=np.float32).reshape(3, 3, 3), np.eye(4))
     write_volume(fractions, files / "probability.nii.gz")
     with pytest.raises(InputError, match=r"probability.nii.gz is none"):
-        api.evaluate_files(files / "probability.nii.gz", files / "r.nii.gz", align=True)
+        file_evaluation.evaluate_files(files / "probability.nii.gz", files / "r.nii.gz", align=True)
 
 
 def test_frames_that_do_not_fit_leave_the_segments_alone(files, whole):
     write_volume(Volume(whole.array[::-1], whole.affine), files / "mirrored.nii.gz")
-    report = api.evaluate_files(files / "mirrored.nii.gz", files / "r.nii.gz", align=True)
+    report = file_evaluation.evaluate_files(files / "mirrored.nii.gz", files / "r.nii.gz", align=True)
     assert report["cases"][0]["metrics"] == {}
     assert "left and right are swapped" in evaluation_table(report)
-    assert "side(s) swapped" in api.topology_differences(report)[0]
-    api.save_evaluation(report, files / "out")
+    assert "side(s) swapped" in file_evaluation.topology_differences(report)[0]
+    file_evaluation.save_evaluation(report, files / "out")
 
 
 def test_ct_and_mr_of_one_circle_of_willis(shared_data):

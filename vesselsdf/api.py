@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,41 +14,31 @@ import numpy as np
 from vesselsdf import needs, scales
 from vesselsdf.checkpoint import GENERAL, Model, load_model, save_model
 from vesselsdf.config import RunConfig, claim_folder
-from vesselsdf.data import by_stem, stem
 from vesselsdf.errors import InputError
-from vesselsdf.evaluation import (
-    across_levels,
-    choose_threshold,
-    evaluate_case,
-    quick_figures,
-    summarise_cases,
-    with_segments,
-)
+from vesselsdf.evaluation import choose_threshold, evaluate_case, quick_figures, summarise_cases
 from vesselsdf.familiarity import of_image, of_vessels, strange
+from vesselsdf.file_evaluation import evaluate, page_of, save_evaluation, write_page
 from vesselsdf.files import remove_partial, write_json
 from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.graph_files import write_swc
 from vesselsdf.inference import predict
-from vesselsdf.masks import mask_distance, mask_field, mended_mask
-from vesselsdf.metrics import evaluate as evaluate_volumes
-from vesselsdf.metrics import summarise, write_csv
+from vesselsdf.masks import mask_field, mended_mask
 from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.reconstruction import Reconstruction, file_hash
+from vesselsdf.report.comparison_page import Method
 from vesselsdf.roots import set_roots
 from vesselsdf.sampling import prepare_all
-from vesselsdf.segment_findings import read_names
 from vesselsdf.sources import LabelledCase, Source, open_source
 from vesselsdf.synthesis.cases import synthetic_case, write_case
 from vesselsdf.volume import Volume, check_image, check_mask, isotropic_grid, read_volume
 from vesselsdf.volume import facts as volume_facts
 
+__all__ = ["evaluate", "evaluate_run", "inspect", "make_mesh", "reconstruct", "reconstruct_with", "synthesise", "train"]
+
 log = logging.getLogger(__name__)
 
-# Findings on segments that count as another topology, though no Betti number may say so.
-SEGMENT_FAULTS = {"frames": "frame(s) not known", "mirrored": "side(s) swapped", "segment": "segment(s) missing"}
-SEGMENT_FAULTS |= {"contact": "contact(s) missing"}
 RUNS = Path("runs")
 MASK_LEVELS = 4
 
@@ -249,103 +239,6 @@ def run_name(config: RunConfig) -> str:
     return f"{Path(config.data.root).name}-{digest}"
 
 
-def evaluate(
-    prediction: Volume | str | Path,
-    reference: Volume | str | Path,
-    names: str | Mapping[int, str] | None = None,
-    align: bool = False,
-) -> dict[str, Any]:
-    """Compare a prediction with a reference (masks or SDFs on one grid): the whole table of metrics.
-
-    Where both are labels with several ids, `segments` holds what one of them lacks: `names` are their names (or where
-    to read them, see `segment_findings.read_names`), `align` brings labels on different grids together.
-    """
-    p, p_name, _ = _opened(prediction, None)
-    r, r_name, _ = _opened(reference, None)
-    table = read_names(names) if isinstance(names, str) else names
-    result = _compared(p, r, (p_name, r_name), table, align)
-    return {**result["metrics"], **{key: value for key, value in result.items() if key == "segments"}}
-
-
-def evaluate_files(
-    prediction: str | Path,
-    reference: str | Path,
-    levels: bool = False,
-    names: str | None = None,
-    align: bool = False,
-) -> dict[str, Any]:
-    """Compare files, or two folders of files with the same stems; `levels` adds what survives at coarser levels.
-
-    `names`, `align`: see `evaluate`.
-    """
-    table = None if names is None else read_names(names)
-    results = []
-    for name, p_path, r_path in track(_pairs(Path(prediction), Path(reference)), "evaluate", unit="case"):
-        p, r = read_volume(p_path), read_volume(r_path)
-        results.append({"case": name, **_compared(p, r, (str(p_path), str(r_path)), table, align, levels)})
-    return {"cases": results, "mean": {"metrics": summarise([{"case": r["case"], **r["metrics"]} for r in results])}}
-
-
-def _compared(
-    p: Volume,
-    r: Volume,
-    files: tuple[str, str],
-    names: Mapping[int, str] | None,
-    align: bool,
-    levels: bool = False,
-) -> dict[str, Any]:
-    """Metrics, segments of labels with several ids, and levels; without a common frame, the segments alone."""
-    on_grid, segments = with_segments(p, r, files, names, align)
-    result: dict[str, Any] = {"metrics": {}} if segments is None else {"metrics": {}, "segments": segments}
-    if on_grid is not None:
-        result["metrics"] = evaluate_volumes(on_grid, r, names=files)
-        if levels:
-            result |= across_levels(_as_distance(on_grid, files[0]), _as_distance(r, files[1]))
-    return result
-
-
-def _pairs(prediction: Path, reference: Path) -> list[tuple[str, Path, Path]]:
-    for path in (prediction, reference):
-        if not path.exists():
-            raise InputError(f"There is no file or folder at {path}; check the path.")
-    if prediction.is_dir() != reference.is_dir():
-        raise InputError(f"{prediction} and {reference} must both be files or both be folders.")
-    if not prediction.is_dir():
-        return [(stem(prediction), prediction, reference)]
-    predicted, references = by_stem(prediction), by_stem(reference)
-    missing = sorted(set(references) - set(predicted))
-    if missing or not references:
-        what = f"no prediction for {', '.join(missing[:5])}" if missing else "no readable volumes"
-        raise InputError(f"{prediction} and {reference}: {what}; files are paired by their names without suffix.")
-    return [(name, predicted[name], references[name]) for name in sorted(references)]
-
-
-def _as_distance(volume: Volume, name: str) -> Volume:
-    if volume.array.dtype.kind == "f" and volume.array.min() < 0:
-        return volume
-    check_mask(volume, name)
-    return volume.with_array(mask_distance(volume, name))
-
-
-def save_evaluation(report: dict[str, Any], folder: str | Path) -> None:
-    """Write `evaluation.json` (everything) and `evaluation.csv` (one line a case) to `folder`."""
-    write_json(Path(folder) / "evaluation.json", report)
-    write_csv([{"case": case["case"], **case["metrics"]} for case in report["cases"]], Path(folder) / "evaluation.csv")
-
-
-def topology_differences(report: dict[str, Any]) -> list[str]:
-    """What keeps the topology of each case from being that of its reference; empty if it is the same everywhere."""
-    keys = ("beta0_error", "beta1_error", "beta2_error", "diu0", "diu1", "diu2")
-    wrong = []
-    for case in report["cases"]:
-        found = [f"{key} {case['metrics'][key]}" for key in keys if case["metrics"].get(key)]
-        kinds = [finding["kind"] for finding in case.get("segments", {}).get("findings", ())]
-        found += [f"{kinds.count(kind)} {what}" for kind, what in SEGMENT_FAULTS.items() if kind in kinds]
-        if found:
-            wrong.append(f"{case['case']} has {', '.join(found)}")
-    return wrong
-
-
 def synthesise(folder: str | Path, cases: int, seed: int, modality: str, size: int, spacing: float) -> list[str]:
     """Write synthetic cases to `folder`: images, labels, exact distance fields, and graphs as JSON and SWC."""
     if cases < 1 or size < 32 or not spacing > 0:
@@ -393,16 +286,24 @@ def working_shape(volume: Volume) -> tuple[int, int, int]:
     return isotropic_grid(volume.shape, volume.spacing, min(volume.spacing))[1]
 
 
-def evaluate_run(run: str | Path | None = None) -> dict[str, Any]:
+def evaluate_run(run: str | Path | None = None, output: str | Path | None = None) -> dict[str, Any]:
     """Reconstruct the held-out cases of a run (by default the newest) and measure them, level by level.
 
-    Writes `evaluation.json` to the run's folder and returns its content.
+    Writes `evaluation.json`, `evaluation.csv` and pages to look at (`report.html`; of several cases an overview, and
+    one page each in `pages/`) to `output`, by default the run's folder. Returns what is in the JSON.
     """
     folder = Path(run) if run else newest_run()
+    output = Path(output) if output else folder
     model = load_model(folder / "model.safetensors")
     source = open_source(model.config.data, model.config.training.seed)
     cases: Sequence[LabelledCase] = [source.load(name) for name in source.validation]
-    results = [evaluate_case(reconstruct_with(model, case.image), model, case) for case in track(cases, "evaluate")]
+    results = []
+    for case in track(cases, "evaluate", unit="case"):
+        result, sides = evaluate_case(reconstruct_with(model, case.image), model, case)
+        results.append(result)
+        method = Method(folder.name, result["metrics"], sides[0], result["levels"])
+        page = page_of(case.name, output, len(cases))
+        write_page(page, f"{case.name}, held out", [method], sides[1], case.reference(), case.image)
     report = {"run": str(folder), "cases": results, "mean": summarise_cases(results)}
-    write_json(folder / "evaluation.json", report)
+    save_evaluation(report, output)
     return report

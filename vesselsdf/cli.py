@@ -16,6 +16,7 @@ usage: vesselsdf COMMAND [options]        vesselsdf COMMAND --help for the optio
   convert      a scan, or a folder of TIFF slices, as OME-Zarr for `blocks`
   mesh         smooth, decimate or open the ends of a reconstruction's mesh, for simulation, print or rendering
   evaluate     compare masks or distance fields with a reference, or measure a trained run
+  compare      several methods on one case, side by side on one page
   synth        write synthetic cases: image, label, exact distance field, graph
   data         data sets that load by name: list, show, check a copy of one, prepare it for training
   inspect      say what a file holds, and what reconstructing it will take
@@ -30,7 +31,8 @@ examples:
   vesselsdf blocks brain.zarr -o result --workers 4       of an OME-Zarr volume of any size
   vesselsdf mesh result -o flow.vtp --smooth --open-ends  wall, inlets and outlets for flow simulation
   vesselsdf evaluate                                      the newest run on its held-out cases
-  vesselsdf evaluate --prediction p.nii.gz --reference r.nii.gz --levels
+  vesselsdf evaluate --prediction p.nii.gz --reference r.nii.gz --levels -o measured
+  vesselsdf compare ours.nii.gz theirs.nii.gz --reference r.nii.gz --image scan.nii.gz
 
 exit codes: 0 ok, 2 usage or bad input, 3 failed run, 4 topology check failed (evaluate --require-topology)
 """

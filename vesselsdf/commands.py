@@ -225,6 +225,7 @@ def _evaluate(arguments: list[str]) -> int:
         names: str | None = None,
         align: bool = False,
         require_topology: bool = False,
+        image: Path | None = None,
         output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     ) -> int:
         """Compare a prediction with a reference, or measure a trained run on its held-out cases.
@@ -237,9 +238,10 @@ def _evaluate(arguments: list[str]) -> int:
             names: of label ids, for labels with several: 1=BA,2=R-PCA, a dataset card (topcow), a .toml or .json file.
             align: bring labels with several ids together, if they are on different grids or in different frames.
             require_topology: exit with code 4 unless all Betti numbers agree and nothing is lost or invented.
-            output: folder for evaluation.json and evaluation.csv.
+            image: the scan, or a folder of them, for the slices of the page.
+            output: folder for report.html, evaluation.json and evaluation.csv.
         """
-        return _run_evaluation(prediction, reference, run, levels, names, align, require_topology, output)
+        return _run_evaluation(prediction, reference, run, levels, names, align, require_topology, image, output)
 
     examples = (
         "  vesselsdf evaluate\n"
@@ -250,29 +252,67 @@ def _evaluate(arguments: list[str]) -> int:
     return parse(command, "evaluate", examples, arguments)
 
 
-def _run_evaluation(prediction, reference, run, levels, names, align, require_topology, output) -> int:
-    from vesselsdf import api
+def _run_evaluation(prediction, reference, run, levels, names, align, require_topology, image, output) -> int:
+    from vesselsdf import api, file_evaluation
     from vesselsdf.errors import InputError, TopologyCheckFailed
     from vesselsdf.report.text import evaluation_table, run_table
 
     if (prediction is None) != (reference is None):
         missing = "--reference" if reference is None else "--prediction"
         raise InputError(f"evaluate: {missing} is missing; --prediction and --reference come together.")
+    if image is not None and output is None:
+        raise InputError("evaluate: --image is for the page; say with -o where it is to be written.")
     if prediction is None:
-        if names or align:
-            raise InputError("evaluate: --names and --align are for files; give --prediction and --reference.")
-        report = api.evaluate_run(run)
+        if names or align or image:
+            raise InputError("evaluate: --names, --align and --image are for files; give --prediction and --reference.")
+        report = api.evaluate_run(run, output)
         print(run_table(report))
     else:
-        report = api.evaluate_files(prediction, reference, levels, names, align)
+        report = file_evaluation.evaluate_files(prediction, reference, levels, names, align, output, image)
         print(evaluation_table(report))
     if output is not None:
-        api.save_evaluation(report, output)
+        print(f"\nLook at {output / 'report.html'} in a browser.")
     if require_topology:
-        wrong = api.topology_differences(report)
+        wrong = file_evaluation.topology_differences(report)
         if wrong:
             raise TopologyCheckFailed(f"The topology differs from the reference: {'; '.join(wrong)}.")
     return 0
+
+
+def _compare(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        predictions: Annotated[tuple[Path, ...], tyro.conf.Positional],
+        reference: Path,
+        image: Path | None = None,
+        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("compare.html"),
+    ) -> int:
+        """Several methods on one case, side by side: one page to look at, and a table.
+
+        Args:
+            predictions: masks or distance fields of one case, by different methods.
+            reference: the truth, on the same grid.
+            image: the scan, for the slices of the page.
+            output: the page; the metrics are written beside it as CSV.
+        """
+        from vesselsdf.errors import InputError
+        from vesselsdf.file_evaluation import compare
+        from vesselsdf.report.text import methods_table
+
+        if not predictions:
+            raise InputError("compare: give the predictions of at least one method.")
+        found = compare(predictions, reference, image)
+        found.save(output)
+        print(methods_table(found.methods))
+        print(f"\nLook at {output} in a browser; the whole table is {output.with_suffix('.csv')}.")
+        return 0
+
+    examples = (
+        "  vesselsdf compare ours.nii.gz nnunet.nii.gz --reference label.nii.gz\n"
+        "  vesselsdf compare a/case7.nii.gz b/case7.nii.gz --reference label.nii.gz --image scan.nii.gz -o case7.html"
+    )
+    return parse(command, "compare", examples, arguments)
 
 
 def _synth(arguments: list[str]) -> int:
@@ -350,6 +390,7 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "convert": _convert,
     "mesh": _mesh,
     "evaluate": _evaluate,
+    "compare": _compare,
     "synth": _synth,
     "data": data,
     "inspect": _inspect,

@@ -14,7 +14,7 @@ from vesselsdf.branch_persistence import Describe
 from vesselsdf.checkpoint import Model
 from vesselsdf.errors import InputError
 from vesselsdf.inference import predict
-from vesselsdf.metrics import evaluate, summarise
+from vesselsdf.metrics import Side, measure, summarise
 from vesselsdf.network import VesselNet
 from vesselsdf.overlap import cldice, dice
 from vesselsdf.reconstruction import Reconstruction
@@ -102,19 +102,17 @@ def choose_threshold(model: Model, cases: Sequence[LabelledCase]) -> tuple[float
     return min(good, key=abs), means
 
 
-def evaluate_case(made: Reconstruction, model: Model, case: LabelledCase) -> dict[str, Any]:
-    """The whole table of metrics for one reconstructed case, and one row per level."""
+def evaluate_case(made: Reconstruction, model: Model, case: LabelledCase) -> tuple[dict[str, Any], tuple[Side, Side]]:
+    """The whole table of metrics for one reconstructed case and a row for each level; and the vessels compared."""
     reference = case.reference()
     field = resample(made.sdf, reference.shape, reference.affine, order=1).array
     if case.unlabelled is not None:
         field = np.where(case.unlabelled, np.abs(field) + 1, field)
     # A small field without any vessel could be taken for probabilities, an empty mask for nothing else.
     predicted = Volume(field if (field <= 0).any() else np.zeros(field.shape, bool), reference.affine)
-    return {
-        "case": case.name,
-        "metrics": evaluate(predicted, reference, names=(f"the reconstruction of {case.name}", "its reference")),
-        "levels": level_rows(made, model, working_truth(case, made.sdf)),
-    }
+    metrics, sides = measure(predicted, reference, names=(f"the reconstruction of {case.name}", "its reference"))
+    rows = level_rows(made, model, working_truth(case, made.sdf))
+    return {"case": case.name, "metrics": metrics, "levels": rows}, sides
 
 
 def level_rows(made: Reconstruction, model: Model, truth: Float[np.ndarray, "x y z"]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ are blind to the wall: so the table always holds all four groups. `metric_table.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
@@ -27,7 +28,9 @@ from vesselsdf.topology.persistence import diagrams
 from vesselsdf.topology.warping import warping_error
 from vesselsdf.volume import Volume, check_finite, check_same_grid
 
-__all__ = ["TABLE", "evaluate", "format_table", "summarise", "topology_errors", "vessel_mask", "write_csv"]
+__all__ = [
+    "TABLE", "Side", "evaluate", "format_table", "measure", "summarise", "topology_errors", "vessel_mask", "write_csv",
+]  # fmt: skip
 
 FEATURES = ("component", "loop", "cavity")
 # In voxels. Fields are exact up to here on both sides of the wall, which is all that is read of them outside.
@@ -42,6 +45,17 @@ MATCHING_FEATURES = 5000
 DIAGRAM_FEATURES = 10_000
 # Voxels deeper than the band (few, in vessels) up to which each is measured by itself.
 MANY_DEEP = 100_000
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two vessels as they are measured: its distance field (mm) in a box around both, and its centreline graph.
+
+    The field is None where there is no vessel; outside it is right up to `BAND` voxels, and so is what lies around it.
+    """
+
+    field: Volume | None
+    graph: nx.MultiGraph
 
 
 def evaluate(
@@ -75,6 +89,20 @@ def evaluate(
     >>> result["recall"], result["beta0_error"], result["terminals_reached"]
     (0.5, 0, 0.0)
     """
+    return measure(prediction, reference, tolerance, names)[0]
+
+
+def measure(
+    prediction: Volume,
+    reference: Volume,
+    tolerance: float | int | None = None,
+    names: tuple[str, str] = ("the prediction", "the reference"),
+    reference_graph: nx.MultiGraph | None = None,
+) -> tuple[dict[str, Any], tuple[Side, Side]]:
+    """What `evaluate` returns, and the two vessels that it is read from: of the prediction and of the reference.
+
+    `reference_graph`: of an earlier comparison with the same reference, whose graph need not be made again.
+    """
     check_same_grid(prediction, reference, names)
     tolerance = max(reference.spacing) if tolerance is None else float(tolerance)
     if not (math.isfinite(tolerance) and tolerance > 0):
@@ -83,8 +111,11 @@ def evaluate(
     # Beyond the border lies background for every metric, so they may all look at the box around the vessels alone.
     box = joint_box(p, r) if p.any() or r.any() else (slice(0, 1),) * 3
     fields = [_field_around(volume, mask, box) for volume, mask in ((prediction, p), (reference, r))]
-    predicted, real = (centreline_graph(f.array, f.affine) if f else nx.MultiGraph() for f in fields)
-    graph = compare_graphs(predicted, real, tolerance)
+    graphs = [
+        known if known is not None else centreline_graph(f.array, f.affine) if f else nx.MultiGraph()
+        for f, known in zip(fields, (None, reference_graph), strict=True)
+    ]
+    graph = compare_graphs(graphs[0], graphs[1], tolerance)
     graph_places, reasons = graph.pop("places"), graph.pop("reasons")
     grid = Volume(np.ascontiguousarray(p[box]), moved(reference.affine, [part.start for part in box]))
     p, r, spacing = grid.array, np.ascontiguousarray(r[box]), grid.spacing
@@ -93,7 +124,7 @@ def evaluate(
     whole = [_on_grid(field, grid) for field in fields]
     across, unknown = field_errors(whole[0].array, whole[1].array, BAND * max(spacing))
     worst = farthest(distances, spacing, apart=10 * max(spacing), most=WORST)
-    return {
+    result = {
         "tolerance": tolerance,
         "both_empty": not (p.any() or r.any()),
         "dice": dice(p, r),
@@ -116,6 +147,7 @@ def evaluate(
             "graph": graph_places,
         },
     }
+    return result, (Side(fields[0], graphs[0]), Side(fields[1], graphs[1]))
 
 
 def vessel_mask(volume: Volume, name: str) -> Bool[np.ndarray, "x y z"]:

@@ -29,7 +29,7 @@ from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_graphml, write_swc, write_vtp
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.mesh import check, colour_by_radius, surface, write_mesh
-from vesselsdf.report import page
+from vesselsdf.report import packing, page
 from vesselsdf.report.preview import preview
 from vesselsdf.roots import set_roots
 from vesselsdf.topology.betti import betti_numbers
@@ -158,7 +158,7 @@ class Reconstruction:
 
     def write_report(self, path: str | Path) -> None:
         """One page to look at in a browser (`report.page`); a warning if the package was built without its viewer."""
-        if not page.available():
+        if not packing.available():
             log.warning("%s is not written: this copy of the package was built without three.js.", path)
             return
         made = f"vesselsdf {__version__}, {time.strftime('%Y-%m-%d')}. Not a medical device."

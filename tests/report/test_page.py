@@ -1,22 +1,19 @@
 """The page of a report: one file, complete, that shows in a real browser what is in it."""
 
-import base64
-import gzip
-import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from vesselsdf.api import reconstruct
-from vesselsdf.report import page
-from vesselsdf.report.page import FACES, Owners, simplified, slices
+from vesselsdf.report import packing
+from vesselsdf.report.packing import FACES, GRID, Parts, simplified, slices
+from vesselsdf.report.page import Owners
 from vesselsdf.synthesis.cases import synthetic_case
 from vesselsdf.volume import Volume
 
-pytestmark = pytest.mark.skipif(not page.available(), reason="the package was built without three.js")
+pytestmark = pytest.mark.skipif(not packing.available(), reason="the package was built without three.js")
 TURNED = np.array([[0, 0.5, 0, -20], [0, 0, -0.5, 30], [0.5, 0, 0, 10], [0, 0, 0, 1.0]])
 """Axes of the array: up, right, back."""
 
@@ -33,17 +30,7 @@ def made(tmp_path_factory):
     return result, path
 
 
-def content(path):
-    text = path.read_text(encoding="utf-8")
-    report = json.loads(re.search(r'id="report">(.*?)</script>', text, re.DOTALL)[1])
-    parts = {
-        name: gzip.decompress(base64.b64decode(data))
-        for name, data in re.findall(r'<script type="text/plain" id="part-([^"]+)">([^<]*)<', text)
-    }
-    return text, report, parts
-
-
-def test_it_is_one_file_that_needs_no_network(made):
+def test_it_is_one_file_that_needs_no_network(made, content):
     text, *_ = content(made[1])
     assert "{{" not in text.split("<script>")[0].replace("part-", "")
     assert not re.search(r'(src|href)="?(https?:)?//', text)
@@ -51,46 +38,48 @@ def test_it_is_one_file_that_needs_no_network(made):
     assert len(text) < 10e6
 
 
-def test_walls_and_lines_are_those_of_the_result(made):
+def test_walls_and_lines_are_those_of_the_result(made, content):
     result, path = made
     _, report, parts = content(path)
-    assert len(report["levels"]) == len(result.levels)
-    level = report["levels"][0]
+    assert len(report["surfaces"]) == len(result.levels)
+    level = report["surfaces"][0]
     packed = np.cumsum(np.frombuffer(parts[level["vertices"]], np.int32)).reshape(3, -1).T
     vertices = np.array(level["low"]) + level["step"] * packed
     assert np.abs(vertices - result.mesh().vertices).max() <= level["step"] / 2 * 1.001
     faces = np.cumsum(np.frombuffer(parts[level["faces"]], np.int32)).reshape(-1, 3)
     assert np.array_equal(faces, result.mesh().faces)
     owner = np.frombuffer(parts[level["owner"]], np.uint16)
-    assert len(owner) == len(vertices) == len(parts[level["radius"]])
+    assert len(owner) == len(vertices) == len(parts[level["channels"]["radius"]])
     assert owner.max() < result.graph.number_of_edges()
-    points = np.frombuffer(parts[report["lines"]["points"]], np.float32).reshape(-1, 2, 3)
+    points = np.frombuffer(parts[report["lines"][0]["points"]], np.float32).reshape(-1, 2, 3)
     length = np.linalg.norm(points[:, 0] - points[:, 1], axis=1).sum()
     assert length == pytest.approx(sum(edge["length"] for *_, edge in result.graph.edges(data=True)), rel=1e-3)
     for values in report["values"].values():
         assert len(values) == result.graph.number_of_edges()
-    assert len(report["branches"]["rows"]) == len(report["branches"]["places"]) == result.graph.number_of_edges()
+    branches = next(table for table in report["tables"] if table["key"] == "branch")
+    assert len(branches["rows"]) == len(branches["places"]) == result.graph.number_of_edges()
 
 
-def test_what_was_lost_is_listed_with_its_place(made):
+def test_what_was_lost_is_listed_with_its_place(made, content):
     result, path = made
     _, report, _ = content(path)
     levels = result.topology()["levels"]["levels"]
     for level in levels[1:]:
-        listed = [one for one in report["features"] if one["level"] == level["level"]]
+        listed = [one for one in report["features"] if one["group"] == level["level"]]
         expected = sum(len(level.get(key) or []) for key in ("lost", "invented", "branches_lost", "branches_invented"))
         assert len(listed) == expected
     assert any(one["what"] == "end" for one in report["features"])
     assert f"coarsest safe level is {result.topology()['levels']['coarsest_safe_level']}" in report["sentence"]
-    assert len(report["decisions"]["rows"]) == len(levels)
+    decisions = next(table for table in report["tables"] if table["key"] == "level")
+    assert len(decisions["rows"]) == len(levels)
 
 
-def test_slices_lie_where_the_image_does(made):
+def test_slices_lie_where_the_image_does(made, content):
     result, path = made
     _, report, parts = content(path)
     grid = report["grid"]
     image = np.frombuffer(parts[grid["image"]], np.uint8).reshape(grid["shape"])
-    field = np.frombuffer(parts[grid["field"]], np.int8).reshape(grid["shape"])
+    field = np.frombuffer(parts[grid["fields"][0]["part"]], np.int8).reshape(grid["shape"])
     affine = np.array(grid["affine"])
     assert np.allclose(np.diag(np.diag(affine)[:3]), affine[:3, :3]), "axes are right, front, top"
     assert (np.diag(affine)[:3] > 0).all()
@@ -105,8 +94,9 @@ def test_slices_lie_where_the_image_does(made):
 def test_a_large_image_is_made_coarser(made):
     result, _ = made
     field = np.repeat(result.levels[0], 3, axis=2)
-    grid = slices(page.Parts(), Volume(field, TURNED), field, TURNED)
-    assert max(grid["shape"]) == page.GRID
+    large = Volume(field, TURNED)
+    grid = slices(Parts(), large, large, [("wall", large)])
+    assert max(grid["shape"]) == GRID
 
 
 def test_a_large_mesh_is_made_simpler_for_the_page(made):
@@ -130,76 +120,38 @@ def test_the_wall_belongs_to_the_branch_that_it_is_around(made):
 
 
 def test_without_three_nothing_fails(made, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(page, "THREE", tmp_path / "none")
+    monkeypatch.setattr(packing, "THREE", tmp_path / "none")
     made[0].write_report(tmp_path / "report.html")
     assert "built without three.js" in caplog.text
     assert not (tmp_path / "report.html").exists()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
-        )
-        yield started
-        started.close()
-
-
-PIXELS = """() => {
-  const canvas = document.getElementById("view"), copy = document.createElement("canvas");
-  copy.width = 120; copy.height = 90;
-  copy.getContext("2d").drawImage(canvas, 0, 0, 120, 90);
-  return Array.from(copy.getContext("2d").getImageData(0, 0, 120, 90).data);
-}"""
-
-
-def test_in_a_browser(made, browser):
+def test_in_a_browser(made, show, content):
     """No error, no request, a picture that level and features change; by keyboard and on a phone, too."""
-    said, asked = [], []
-    shown = browser.new_page(viewport={"width": 1200, "height": 900})
-    shown.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.on("request", lambda request: asked.append(request.url))
-    shown.goto(made[1].as_uri())
-    shown.wait_for_selector("body[data-ready=yes]", timeout=60_000)
-
-    def picture():
-        shown.wait_for_timeout(300)
-        return np.array(shown.evaluate(PIXELS)).reshape(90, 120, 4)
-
-    first = picture()
+    shown = show(made[1])
+    page, first = shown.page, shown.picture()
     assert (first[..., 3] > 0).mean() > 0.02, "the canvas is blank"
-    shown.fill("#level", "1")
-    second = picture()
+    page.fill("#level", "1")
+    second = shown.picture()
     assert np.abs(first - second).max() > 30
-    assert shown.inner_text("#level-name").startswith("1:")
-    position = "() => window.report.space.camera.position.toArray()"
-    before = shown.evaluate(position)
-    row = shown.locator("#feature-table tbody tr:not([hidden])").first
+    assert page.inner_text("#level-name").startswith("1:")
+    before = shown.camera()
+    row = page.locator("#feature-table tbody tr:not([hidden])").first
     row.focus()
-    shown.keyboard.press("Enter")
-    shown.wait_for_timeout(300)
-    after, target = shown.evaluate(position), shown.evaluate("() => window.report.space.controls.target.toArray()")
-    assert np.linalg.norm(np.subtract(before, after)) > 1
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    assert np.linalg.norm(np.subtract(before, shown.camera())) > 1
     _, report, _ = content(made[1])
-    feature = next(one for one in report["features"] if one["level"] == 1)
-    assert np.allclose(target, feature["place"], atol=1e-6)
-    assert shown.inner_text("#said") == feature["text"]
-    shown.click("#home")
-    shown.select_option("#colour", "fate")
-    shown.fill("#cut", "0.5")
-    assert np.abs(picture() - second).max() > 30
-    shown.click("#branch-table th:nth-child(5)")
-    lengths = [float(cell) for cell in shown.locator("#branch-table tbody td:nth-child(5)").all_inner_texts()]
+    feature = next(one for one in report["features"] if one["group"] == 1)
+    assert np.allclose(shown.target(), feature["place"], atol=1e-6)
+    assert page.inner_text("#said") == feature["text"]
+    page.click("#home")
+    page.select_option("#colour", "fate")
+    page.fill("#cut", "0.5")
+    assert np.abs(shown.picture() - second).max() > 30
+    page.click("#branch-table th:nth-child(5)")
+    lengths = [float(cell) for cell in page.locator("#branch-table tbody td:nth-child(5)").all_inner_texts()]
     assert lengths == sorted(lengths)
-    shown.set_viewport_size({"width": 390, "height": 800})
-    assert shown.evaluate("() => document.documentElement.scrollWidth") <= 390
-    assert said == []
-    assert all(url.startswith(("file:", "blob:", "data:")) for url in asked)
-    shown.close()
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    shown.require_silence()

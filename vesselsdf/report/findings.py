@@ -7,11 +7,15 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from vesselsdf.report.text import SHOWN
+from vesselsdf.report.text import SHOWN, plural
 
 NAMES = {0: "component", 1: "loop", 2: "cavity"}
 MOST = 2000
 """Features listed of one level; the largest first."""
+FEATURE_COLUMNS = [
+    {"name": "level"}, {"name": "what", "text": True}, {"name": "", "text": True}, {"name": "margin, mm"},
+    {"name": "passport, mm"}, {"name": "x"}, {"name": "y"}, {"name": "z"},
+]  # fmt: skip
 
 
 def sentence(topology: Mapping[str, Any]) -> str:
@@ -42,15 +46,20 @@ def facts(topology: Mapping[str, Any], graph: nx.MultiGraph) -> list[str]:
     length = sum(edge["length"] for *_, edge in graph.edges(data=True))
     ends = sum(degree == 1 for _, degree in graph.degree())
     return [
-        f"{beta[0]:,} components, {beta[1]:,} loops, {beta[2]:,} cavities (26 for vessels, 6 for background)",
-        f"{graph.number_of_edges():,} branches, {ends:,} ends, {length:,.0f} mm",
+        f"{counts_of(beta)} (26 for vessels, 6 for background)",
+        f"{plural(graph.number_of_edges(), 'branch', 'branches')}, {plural(ends, 'end')}, {length:,.0f} mm",
         f"{mesh['volume']:,.0f} mm³, wall {mesh['area']:,.0f} mm²",
         "field, mesh and graph agree" if topology["agreement"]["agrees"] else "field, mesh and graph do not agree",
     ]
 
 
+def counts_of(beta: Sequence[int]) -> str:
+    """Betti numbers in words."""
+    return f"{plural(beta[0], 'component')}, {plural(beta[1], 'loop')}, {plural(beta[2], 'cavity', 'cavities')}"
+
+
 def features_of(topology: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each level lost, merged or invented, the largest first: `what`, `text`, `place`, `margin`, `passport`.
+    """What each level lost, merged or invented, the largest first: `what`, `text`, `place`, `near`, `cells`, `group`.
 
     Lengths in mm. Lost features are as large as their margin, branches as half their length.
     """
@@ -76,13 +85,23 @@ def features_of(topology: Mapping[str, Any]) -> list[dict[str, Any]]:
 def row(level: int, what: str, text: str, place: Sequence[float], feature: Mapping[str, Any]) -> dict[str, Any]:
     """One feature, as the page wants it."""
     passport = feature.get("passport_spacing")
+    return marked(
+        level, what, text, place, [number(feature.get("margin")), number(min(passport)) if passport else None]
+    )
+
+
+def marked(
+    group: int, what: str, text: str, place: Sequence[float], figures_: Sequence[float | None], first: Any = None
+) -> dict[str, Any]:
+    """A place that is marked and listed: of a level or method (`group`), with figures, the first its size in mm."""
+    place = [float(value) for value in place]
     return {
-        "level": level,
+        "group": group,
         "what": what,
         "text": text,
-        "place": [float(value) for value in place],
-        "margin": number(feature.get("margin")),
-        "passport": number(min(passport)) if passport else None,
+        "place": place,
+        "near": figures_[0] or 0.0,
+        "cells": [group if first is None else first, what, text, *figures_, *(round(value, 1) for value in place)],
     }
 
 
@@ -112,7 +131,9 @@ def decisions_table(topology: Mapping[str, Any]) -> dict[str, Any]:
             "; ".join(changed) or "none",
         ])  # fmt: skip
     names = ["level", "mm", "components", "loops", "cavities", "kept: components", "loops", "cavities"]
-    return {"columns": [*names, "length, mm", "ends", "ends reached", "decisions changed"], "rows": rows}
+    names += ["length, mm", "ends", "ends reached", "decisions changed"]
+    columns = [{"name": name, "text": name == names[-1]} for name in names]
+    return {"key": "level", "title": "Decisions, level by level", "columns": columns, "rows": rows}
 
 
 def short(value: Any) -> str:

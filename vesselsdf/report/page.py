@@ -1,15 +1,10 @@
-"""One page to look at and to send on: `report.html`, a single file that needs nothing else, with a view in space.
+"""One page to look at and to send on: `report.html` of a reconstruction, a single file, with a view in space.
 
-What the page shows is put into it as JSON and as packed arrays (gzip, base64): walls of all levels, centreline, a
+What the page shows is put into it as JSON and as packed arrays (`report.packing`): walls of all levels, centreline, a
 coarse copy of the image with the field, tables. Drawing is three.js's and that of the scripts beside this module.
 """
 
-import base64
-import gzip
-import html
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +12,34 @@ import networkx as nx
 import numpy as np
 import trimesh
 from jaxtyping import Float, Int, UInt8
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from scipy import ndimage
 
 from vesselsdf.branch_table import branch_table
-from vesselsdf.errors import InputError
-from vesselsdf.files import jsonable, write_text
 from vesselsdf.mesh import surface
 from vesselsdf.mesh.colours import deepest_ball
-from vesselsdf.report.findings import decisions_table, facts, features_of, figures, sentence
+from vesselsdf.report.findings import FEATURE_COLUMNS, decisions_table, facts, features_of, figures, sentence
+from vesselsdf.report.packing import (
+    FACES,
+    STEP,
+    Parts,
+    box_of,
+    new_parts,
+    packed_lines,
+    packed_wall,
+    rounded,
+    simplified,
+    slices,
+    to_bytes,
+    write_report,
+)
 from vesselsdf.scales import level_affine
 from vesselsdf.volume import Volume
 
-PAGE = Path(__file__).parent / "viewer"
-THREE = Path(__file__).parent / "three"
-SCRIPTS = ("viewer.js", "space.js", "main.js")
-LIBRARY = ("three.core.min.js", "three.module.min.js", "OrbitControls.js")
-FACES = 200_000
-"""Of a wall that is shown as it is; larger ones are made simpler for the page."""
-GRID = 144
-"""Voxels along the longest edge of the slices' image."""
-GRAY = (0.5, 99.8)
-"""Percentiles of the image that are black and white."""
-STEP = 1 / 16
-"""Vertices are kept to so much of the finest voxel."""
 COLUMNS = {
     "branch": "branch", "tree": "tree", "generation": "generation", "strahler_order": "Strahler order",
     "length_mm": "length, mm", "radius_mean_mm": "radius, mm", "radius_min_mm": "narrowest, mm",
     "tortuosity": "tortuosity", "taper_mm_per_mm": "taper", "stenosis": "stenosis", "volume_mm3": "volume, mm3",
 }  # fmt: skip
-
-
-@dataclass
-class Parts:
-    """Arrays and texts of the page, packed."""
-
-    scripts: list[str] = field(default_factory=list)
-
-    def add(self, data: np.ndarray | bytes, name: str | None = None) -> str:
-        """Keep an array (or bytes) under a name, which is returned."""
-        name = name or str(len(self.scripts))
-        raw = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
-        packed = base64.b64encode(gzip.compress(raw, 9, mtime=0)).decode()
-        self.scripts.append(f'<script type="text/plain" id="part-{name}">{packed}</script>')
-        return name
-
-
-def available() -> bool:
-    """Whether the package was built with its viewer."""
-    return all((THREE / name).is_file() for name in LIBRARY)
 
 
 def write_page(
@@ -86,43 +60,29 @@ def write_page(
 
     Raises InputError where the package was not built with three.js.
     """
-    if not available():
-        raise InputError(f"three.js is not in {THREE}: install the package again (`pip install .`) with a network.")
-    parts = Parts()
-    for name in LIBRARY:
-        parts.add((THREE / name).read_bytes(), name)
+    parts = new_parts()
     rows = branch_table(graph)
     owners = Owners(graph)
-    low, high = mesh.bounds
+    of_branches = values(graph, rows, levels, affine)
+    field = Volume(levels[0], affine)
     report = {
         "title": title,
         "sentence": sentence(topology),
         "facts": facts(topology, graph),
         "made": made,
-        "centre": (low + high) / 2,
-        "half": np.maximum(high - low, 1e-6) / 2,
-        "size": float(np.linalg.norm(high - low)) / 2,
-        "levels": walls(parts, levels, affine, mesh, owners, topology),
-        "lines": centreline(parts, graph),
-        "colours": [],
-        "values": values(graph, rows, levels, affine),
+        **box_of(*mesh.bounds),
+        "surfaces": walls(parts, levels, affine, mesh, owners, topology),
+        "lines": [packed_lines(parts, [edge["points"] for *_, edge in graph.edges(data=True)])],
+        "values": of_branches,
+        "colours": colours(of_branches, owners.limits, len(levels)),
         "features": features_of(topology),
-        "decisions": decisions_table(topology),
-        "branches": branches(rows),
+        "feature_columns": FEATURE_COLUMNS,
+        "feature_title": "Lost, merged and invented",
+        "tables": [decisions_table(topology), branches(rows)],
         "plots": figures(topology, rows),
-        "grid": slices(parts, image, levels[0], affine) if image is not None else None,
+        "grid": slices(parts, image, field, [("wall", field)]) if image is not None else None,
     }
-    report["colours"] = colours(report["values"], owners.limits, len(levels))
-    page = (PAGE / "page.html").read_text(encoding="utf-8")
-    for key, text in {
-        "title": html.escape(title),
-        "style": (PAGE / "page.css").read_text(encoding="utf-8"),
-        "report": json.dumps(jsonable(report)).replace("</", "<\\/"),
-        "parts": "\n".join(parts.scripts),
-        "script": "\n".join((PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS),
-    }.items():
-        page = page.replace("{{" + key + "}}", text)
-    write_text(path, page)
+    write_report(path, report, parts)
 
 
 class Owners:
@@ -140,9 +100,7 @@ class Owners:
     def of(self, places: Float[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, " n"], UInt8[np.ndarray, " n"]]:
         """Branch, and radius between the limits as 0 to 255, of each place."""
         nearest = deepest_ball(places, self.points, self.radii)
-        low, high = self.limits
-        share = ((self.radii[nearest] - low) / (high - low)).clip(0, 1)
-        return self.branch[nearest], np.rint(255 * share).astype(np.uint8)
+        return self.branch[nearest], to_bytes(self.radii[nearest], *self.limits)
 
 
 def walls(
@@ -166,61 +124,11 @@ def walls(
             vertices, faces = simplified(np.asarray(wall.vertices), np.asarray(wall.faces), FACES)
             if len(faces) < len(wall.faces):
                 about += f" Shown with {len(faces):,} of {len(wall.faces):,} faces."
-        step, low = float(np.linalg.norm(affine[:3, :3], axis=0).min()) * STEP, mesh.bounds[0]
-        packed = np.rint((vertices - low) / step).astype(np.int32)
+        step = float(np.linalg.norm(affine[:3, :3], axis=0).min()) * STEP
         owner, radius = owners.of(vertices) if len(vertices) else (np.zeros(0, int), np.zeros(0, np.uint8))
-        found.append(
-            {
-                "name": name,
-                "sentence": about,
-                "low": low,
-                "step": step,
-                "vertices": parts.add(differences(packed.T.reshape(-1))),
-                "faces": parts.add(differences(faces.reshape(-1))),
-                "owner": parts.add(np.minimum(owner, 65535).astype(np.uint16)),
-                "radius": parts.add(radius),
-            }
-        )
+        packed = packed_wall(parts, vertices, faces, step, {"radius": radius}, owner)
+        found.append({"name": name, "sentence": about} | packed)
     return found
-
-
-def differences(values_: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Each number less the one before it, int32."""
-    return np.diff(values_, prepend=0).astype(np.int32)
-
-
-def simplified(
-    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], most: int
-) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "l 3"]]:
-    """A mesh of at most about `most` faces to look at: vertices in one cell of a lattice become their mean.
-
-    Rossignac and Borrel 1993. Its topology is not that of the mesh: it is for the eye alone.
-    """
-    if len(faces) <= most:
-        return vertices, faces
-    low, span = vertices.min(axis=0), float(np.linalg.norm(np.ptp(vertices, axis=0)))
-    area = float(trimesh.triangles.area(vertices[faces]).sum())
-    cell = max(np.sqrt(1.5 * area / most), 1e-6 * span)
-    while True:
-        index = np.floor((vertices - low) / cell).astype(np.int64)
-        _, owner, count = np.unique(
-            (index[:, 0] << 42) + (index[:, 1] << 21) + index[:, 2], return_inverse=True, return_counts=True
-        )
-        kept = owner[faces]
-        kept = kept[(kept[:, 0] != kept[:, 1]) & (kept[:, 1] != kept[:, 2]) & (kept[:, 2] != kept[:, 0])]
-        if len(kept) <= most:
-            means = [np.bincount(owner, vertices[:, axis]) / count for axis in range(3)]
-            return np.stack(means, axis=1), kept
-        cell *= 1.08
-
-
-def centreline(parts: Parts, graph: nx.MultiGraph) -> dict[str, str]:
-    """The branches as segments."""
-    lines = [np.asarray(edge["points"], np.float32) for *_, edge in graph.edges(data=True)]
-    segments = [np.stack([line[:-1], line[1:]], axis=1).reshape(-1, 3) for line in lines]
-    owner = np.repeat(np.arange(len(lines)), [len(one) for one in segments])
-    points = np.concatenate([np.zeros((0, 3), np.float32), *segments])
-    return {"points": parts.add(points), "owner": parts.add(np.minimum(owner, 65535).astype(np.uint16))}
 
 
 def values(
@@ -273,45 +181,12 @@ def branches(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The table of branches, and where each is."""
     rows = sorted(rows, key=lambda row: row["branch"])
     places = [[(row[f"proximal_{axis}_mm"] + row[f"distal_{axis}_mm"]) / 2 for axis in "xyz"] for row in rows]
-    cells = [[rounded(row[key]) for key in COLUMNS] for row in rows]
-    return {"columns": list(COLUMNS.values()), "rows": cells, "places": places}
-
-
-def rounded(value: Any) -> Any:
-    """A number with the figures that mean something."""
-    if not isinstance(value, float):
-        return value
-    return 0.0 if abs(value) < 1e-9 else float(f"{value:.5g}")
-
-
-def slices(
-    parts: Parts, image: Volume, sdf: Float[np.ndarray, "_ _ _"], affine: Float[np.ndarray, "4 4"]
-) -> dict[str, Any]:
-    """Image and field on a grid that is coarse enough for a page: 8 bits each, the field within two voxels of it."""
-    # Axes in the order right, front, top, as the page expects them.
-    turned = io_orientation(affine)
-    affine = affine @ inv_ornt_aff(turned, sdf.shape)
-    sdf = apply_orientation(sdf, turned)
-    step = max(1.0, max(sdf.shape) / GRID)
-    shape = tuple(max(2, int(n / step)) for n in sdf.shape)
-    index = np.diag([step, step, step, 1.0])
-    index[:3, 3] = (step - 1) / 2
-    coarse = affine @ index
-    way = np.linalg.inv(image.affine) @ coarse
-    smooth = ndimage.gaussian_filter1d
-    array = image.array.astype(np.float32)
-    for axis in range(3):
-        # What lies between the samples must not be lost: thin vessels above all.
-        sigma = 0.4 * float(np.linalg.norm(way[axis, :3]))
-        if sigma > 0.5:
-            array = smooth(array, sigma, axis=axis)
-    low, high = np.percentile(array[::2, ::2, ::2], GRAY)
-    gray = ndimage.affine_transform(array, way[:3, :3], way[:3, 3], shape, order=1, mode="nearest")
-    near = ndimage.affine_transform(sdf, index[:3, :3], index[:3, 3], shape, order=1, mode="nearest")
-    width = float(np.linalg.norm(coarse[:3, 0]))
     return {
-        "shape": shape,
-        "affine": coarse,
-        "image": parts.add(np.rint(255 * ((gray - low) / max(high - low, 1e-9)).clip(0, 1)).astype(np.uint8)),
-        "field": parts.add(np.rint(60 * (near / width).clip(-2, 2)).astype(np.int8)),
+        "key": "branch",
+        "title": "Branches",
+        "columns": [{"name": name} for name in COLUMNS.values()],
+        "rows": [[rounded(row[key]) for key in COLUMNS] for row in rows],
+        "places": places,
+        "said": [f"branch {row['branch']}" for row in rows],
+        "file": "branches.csv",
     }

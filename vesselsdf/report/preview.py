@@ -19,6 +19,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from vesselsdf.files import atomic_path
+from vesselsdf.report.text import plural
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.volume import Volume
 
@@ -121,15 +122,6 @@ def surface_line(mesh: trimesh.Trimesh) -> str:
     volume = float(mesh.volume)
     amount = f"{volume / 1000:.1f} ml" if volume > 1e4 else f"{volume:.4g} mm³"
     return f"{plural(len(mesh.faces), 'face')}, Euler number {mesh.euler_number}, {amount} in a box of {size} mm"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """A count with its noun.
-
-    >>> plural(1, "loop"), plural(12345, "branch", "branches")
-    ('1 loop', '12 345 branches')
-    """
-    return f"{count:,} ".replace(",", " ") + (one if count == 1 else many or one + "s")
 
 
 def vertex_radii(mesh: trimesh.Trimesh, graph: nx.MultiGraph) -> Float[np.ndarray, " v"]:

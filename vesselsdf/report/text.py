@@ -11,6 +11,15 @@ from vesselsdf.metrics import format_table
 SHOWN = 6  # findings of one kind
 
 
+def plural(count: int, one: str, many: str = "") -> str:
+    """A count with its noun.
+
+    >>> plural(1, "loop"), plural(12345, "branch", "branches")
+    ('1 loop', '12 345 branches')
+    """
+    return f"{count:,} ".replace(",", " ") + (one if count == 1 else many or one + "s")
+
+
 def columns(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Right-aligned columns; floats with three significant figures.
 
@@ -200,6 +209,16 @@ def evaluation_table(report: Mapping[str, Any]) -> str:
                 survival_table(case["survival"]),
             ]
     return "\n".join(parts)
+
+
+def methods_table(methods: Sequence[Any]) -> str:
+    """One line for each method: the metrics that tell most."""
+    keys = {
+        "dice": "Dice", "cldice": "clDice", "nsd": "NSD", "tree_length_detected": "length found",
+        "tree_length_precision": "precision", "beta0_error": "beta0 err", "beta1_error": "beta1 err",
+        "diu0": "DIU0", "diu1": "DIU1", "radius_error": "radius err, mm",
+    }  # fmt: skip
+    return columns(["method", *keys.values()], [[one.name, *(one.metrics[key] for key in keys)] for one in methods])
 
 
 def segments_table(report: Mapping[str, Any]) -> str:

@@ -12,56 +12,79 @@ async function makeSpace(THREE, OrbitControls) {
   camera.up.set(0, side === 2 ? 1 : 0, side === 2 ? 0 : 1);
   const controls = new OrbitControls(camera, canvas);
   controls.listenToKeyEvents(canvas);
-  controls.zoomToCursor = true;
   scene.add(new THREE.HemisphereLight(0xffffff, 0x8890a0, 1.6));
   const lamp = new THREE.DirectionalLight(0xffffff, 1.8);
   camera.add(lamp);
   scene.add(camera);
   const plane = new THREE.Plane(new THREE.Vector3(-1, 0, 0), 1e9);
-  const state = { level: 0, colour: report.colours[0], meshes: [], chosen: null };
+  // What is seen side by side, from one camera: each pane has walls, lines and markers of its own.
+  const state = { colour: report.colours[0], walls: [], lines: [], panes: [], columns: 1, rows: 1 };
 
-  let asked = false;
   const draw = () => {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => { asked = false; renderer.render(scene, camera); });
+    if (draw.asked) return;
+    draw.asked = true;
+    requestAnimationFrame(() => { draw.asked = false; render(); });
+  };
+  const render = () => {
+    const { clientWidth, clientHeight } = canvas, wide = clientWidth / state.columns, high = clientHeight / state.rows;
+    renderer.setScissorTest(false);
+    renderer.clear();
+    renderer.setScissorTest(true);
+    state.panes.forEach((pane, k) => {
+      const box = [(k % state.columns) * wide, clientHeight - (Math.floor(k / state.columns) + 1) * high, wide, high];
+      renderer.setViewport(...box);
+      renderer.setScissor(...box);
+      state.walls.forEach((one, n) => { one.mesh.visible = get("wall").checked && pane.walls.includes(n); });
+      state.lines.forEach((one, n) => { one.object.visible = get("lines").checked && pane.lines === n; });
+      state.panes.forEach((other) => { other.points.visible = other === pane && get("markers").checked; });
+      renderer.render(scene, camera);
+    });
   };
   controls.addEventListener("change", draw);
 
-  // Walls and centreline, coloured by what is known of the branch that each vertex belongs to.
-  const colourOf = (colour, value) => (value === null || value === undefined || value < 0 ? [0.6, 0.63, 0.67] : colour.names ? hex(STEPS[value % STEPS.length]) : ramp((value - colour.low) / (colour.high - colour.low || 1)));
-  const paint = (geometry, owner, own) => {
-    const colours = geometry.getAttribute("color"), { colour } = state;
-    for (let k = 0; k < owner.length; k++) {
-      const value = colour.key === "radius" && own ? colour.low + (own[k] / 255) * (colour.high - colour.low) : report.values[colour.key][owner[k]];
+  // Walls and centrelines, coloured by values of their vertices, or of the branch that each vertex belongs to.
+  const NONE = [0.6, 0.63, 0.67];
+  const colourOf = (colour, value) => {
+    if (value === null || value === undefined || (value < 0 && !colour.diverging)) return NONE;
+    if (colour.names) return hex(STEPS[value % STEPS.length]);
+    return ramp((value - colour.low) / (colour.high - colour.low || 1), colour.diverging ? DIVERGING : VIRIDIS);
+  };
+  const paint = (geometry, owner, channel) => {
+    const colours = geometry.getAttribute("color"), { colour } = state, values = report.values[colour.key];
+    for (let k = 0; k < colours.count; k++) {
+      const value = channel ? colour.low + (channel[k] / 255) * (colour.high - colour.low) : values && owner ? values[owner[k]] : null;
       colours.setXYZ(k, ...colourOf(colour, value));
     }
     colours.needsUpdate = true;
   };
-  const material = new THREE.MeshStandardMaterial({ vertexColors: true, roughness: 0.55, metalness: 0, side: THREE.DoubleSide, clippingPlanes: [plane] });
-  for (const level of report.levels) {
-    const packed = running(new Int32Array(await part(level.vertices))), points = new Float32Array(packed.length);
+  const surface = { roughness: 0.55, metalness: 0, side: THREE.DoubleSide, clippingPlanes: [plane] };
+  const coloured = new THREE.MeshStandardMaterial({ ...surface, vertexColors: true });
+  for (const wall of report.surfaces) {
+    const packed = running(new Int32Array(await part(wall.vertices))), points = new Float32Array(packed.length);
     for (let k = 0; k < packed.length; k += 3) for (let axis = 0; axis < 3; axis++) {
       // Differences run along each axis by itself: x, y, z lie one after the other.
-      points[k + axis] = level.low[axis] + level.step * packed[(k / 3) + axis * (packed.length / 3)];
+      points[k + axis] = wall.low[axis] + wall.step * packed[(k / 3) + axis * (packed.length / 3)];
     }
     const geometry = new THREE.BufferGeometry();
     geometry.setAttribute("position", new THREE.BufferAttribute(points, 3));
     geometry.setAttribute("color", new THREE.BufferAttribute(new Float32Array(points.length), 3));
-    geometry.setIndex(new THREE.BufferAttribute(new Uint32Array(running(new Int32Array(await part(level.faces))).buffer), 1));
+    geometry.setIndex(new THREE.BufferAttribute(new Uint32Array(running(new Int32Array(await part(wall.faces))).buffer), 1));
     geometry.computeVertexNormals();
-    const mesh = new THREE.Mesh(geometry, material);
-    mesh.visible = false;
+    const plain = wall.plain && new THREE.MeshStandardMaterial({ ...surface, color: wall.plain, transparent: true, opacity: 0.45, depthWrite: false });
+    const mesh = new THREE.Mesh(geometry, plain || coloured), channels = {};
+    for (const [name, key] of Object.entries(wall.channels)) channels[name] = new Uint8Array(await part(key));
     scene.add(mesh);
-    state.meshes.push({ mesh, owner: new Uint16Array(await part(level.owner)), own: new Uint8Array(await part(level.radius)) });
+    state.walls.push({ mesh, plain, channels, owner: wall.owner && new Uint16Array(await part(wall.owner)) });
   }
-  const line = new Float32Array(await part(report.lines.points)), lineOwner = new Uint16Array(await part(report.lines.owner));
-  const lineGeometry = new THREE.BufferGeometry();
-  lineGeometry.setAttribute("position", new THREE.BufferAttribute(line, 3));
-  lineGeometry.setAttribute("color", new THREE.BufferAttribute(new Float32Array(line.length), 3));
-  const lines = new THREE.LineSegments(lineGeometry, new THREE.LineBasicMaterial({ vertexColors: true, clippingPlanes: [plane], depthTest: false }));
-  lines.renderOrder = 1;
-  scene.add(lines);
+  for (const one of report.lines) {
+    const line = new Float32Array(await part(one.points)), geometry = new THREE.BufferGeometry();
+    geometry.setAttribute("position", new THREE.BufferAttribute(line, 3));
+    geometry.setAttribute("color", new THREE.BufferAttribute(new Float32Array(line.length), 3));
+    const object = new THREE.LineSegments(geometry, new THREE.LineBasicMaterial({ vertexColors: true, clippingPlanes: [plane], depthTest: false }));
+    object.renderOrder = 1;
+    scene.add(object);
+    state.lines.push({ object, owner: new Uint16Array(await part(one.owner)) });
+  }
 
   // Markers of features and letters at the sides of the box.
   const disc = document.createElement("canvas");
@@ -70,9 +93,16 @@ async function makeSpace(THREE, OrbitControls) {
   pen.fillStyle = "#fff"; pen.strokeStyle = "#000"; pen.lineWidth = 6;
   pen.beginPath(); pen.arc(32, 32, 26, 0, 7); pen.fill(); pen.stroke();
   const round = new THREE.CanvasTexture(disc);
-  const markers = new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({ size: 9, sizeAttenuation: false, vertexColors: true, map: round, alphaTest: 0.5, depthTest: false, clippingPlanes: [plane] }));
-  markers.renderOrder = 2;
-  scene.add(markers);
+  const dots = new THREE.PointsMaterial({ size: 9, sizeAttenuation: false, vertexColors: true, map: round, alphaTest: 0.5, depthTest: false, clippingPlanes: [plane] });
+  const marked = (features) => {
+    const geometry = new THREE.BufferGeometry(), points = new THREE.Points(geometry, dots);
+    geometry.setAttribute("position", new THREE.BufferAttribute(new Float32Array(features.flatMap((one) => one.place)), 3));
+    geometry.setAttribute("color", new THREE.BufferAttribute(new Float32Array(features.flatMap((one) => hex(KIND(one.what)))), 3));
+    points.renderOrder = 2;
+    points.frustumCulled = false;
+    scene.add(points);
+    return points;
+  };
   const cross = new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({ size: 18, sizeAttenuation: false, color: 0x0b63b5, map: round, alphaTest: 0.5, depthTest: false }));
   cross.renderOrder = 3;
   cross.visible = false;
@@ -89,12 +119,31 @@ async function makeSpace(THREE, OrbitControls) {
     scene.add(sprite);
   }
 
+  const [across, up] = [[1, 2], [0, 2], [0, 1]][side].map((axis) => report.half[axis]);
+  const arrange = () => {
+    // As many columns as show the vessels largest.
+    const { clientWidth, clientHeight } = canvas, count = Math.max(state.panes.length, 1);
+    let best = 0;
+    for (let columns = 1; columns <= count; columns++) {
+      const rows = Math.ceil(count / columns), scale = Math.min(clientWidth / columns / across, clientHeight / rows / up);
+      if (scale > best * 1.02) { best = scale; state.columns = columns; state.rows = rows; }
+    }
+    camera.aspect = clientWidth / state.columns / (clientHeight / state.rows);
+    camera.updateProjectionMatrix();
+    controls.zoomToCursor = count === 1; // it takes the whole canvas for the picture
+    get("names").replaceChildren(...state.panes.filter((pane) => pane.name).map((pane, k) => {
+      const name = document.createElement("span");
+      name.textContent = pane.name;
+      name.style.left = `${((k % state.columns) + 0.5) * clientWidth / state.columns}px`;
+      name.style.top = `${(Math.floor(k / state.columns) + 1) * clientHeight / state.rows}px`;
+      return name;
+    }));
+  };
   const space = {
     state, camera, controls,
-    seen: [],
     home() {
       controls.target.copy(centre);
-      const [across, up] = [[1, 2], [0, 2], [0, 1]][side].map((axis) => report.half[axis]), tangent = Math.tan((camera.fov * Math.PI) / 360);
+      const tangent = Math.tan((camera.fov * Math.PI) / 360);
       const away = 1.15 * Math.max(up / tangent, across / (tangent * camera.aspect)) + report.half[side];
       camera.position.copy(centre).addScaledVector(front, away);
       controls.update(); draw();
@@ -108,23 +157,18 @@ async function makeSpace(THREE, OrbitControls) {
       cross.visible = true;
       controls.update(); draw();
     },
-    level(number) {
-      state.level = number;
-      state.meshes.forEach((one, k) => { one.mesh.visible = k === number && get("wall").checked; });
+    show(panes) {
+      for (const pane of state.panes) { scene.remove(pane.points); pane.points.geometry.dispose(); }
+      const before = state.panes.length;
+      state.panes = panes.map((pane) => ({ ...pane, points: marked(pane.features) }));
+      arrange();
+      if (before !== panes.length) space.home();
       space.paint();
     },
     paint() {
-      const one = state.meshes[state.level];
-      paint(one.mesh.geometry, one.owner, one.own);
-      paint(lineGeometry, lineOwner, null);
-      draw();
-    },
-    features(list) {
-      space.seen = list;
-      markers.geometry.dispose();
-      markers.geometry = new THREE.BufferGeometry();
-      markers.geometry.setAttribute("position", new THREE.BufferAttribute(new Float32Array(list.flatMap((one) => one.place)), 3));
-      markers.geometry.setAttribute("color", new THREE.BufferAttribute(new Float32Array(list.flatMap((one) => hex(KIND(one.what)))), 3));
+      const walls = new Set(state.panes.flatMap((pane) => pane.walls)), lines = new Set(state.panes.map((pane) => pane.lines));
+      for (const k of walls) if (!state.walls[k].plain) paint(state.walls[k].mesh.geometry, state.walls[k].owner, state.walls[k].channels[state.colour.key]);
+      for (const k of lines) if (state.lines[k]) paint(state.lines[k].object.geometry, state.lines[k].owner, null);
       draw();
     },
     cut(axis, share) {
@@ -133,23 +177,27 @@ async function makeSpace(THREE, OrbitControls) {
       plane.constant = share >= 1 ? 1e9 : low + share * wide;
       draw();
     },
-    show() {
-      lines.visible = get("lines").checked;
-      markers.visible = get("markers").checked;
-      space.level(state.level);
-    },
+    draw,
     picked(event) {
       const box = canvas.getBoundingClientRect(), ray = new THREE.Raycaster();
-      ray.setFromCamera(new THREE.Vector2(((event.clientX - box.left) / box.width) * 2 - 1, 1 - ((event.clientY - box.top) / box.height) * 2), camera);
+      const wide = box.width / state.columns, high = box.height / state.rows;
+      const column = Math.floor((event.clientX - box.left) / wide), row = Math.floor((event.clientY - box.top) / high);
+      const pane = state.panes[row * state.columns + column];
+      if (!pane) return {};
+      const [left, top] = [box.left + column * wide, box.top + row * high];
+      ray.setFromCamera(new THREE.Vector2(((event.clientX - left) / wide) * 2 - 1, 1 - ((event.clientY - top) / high) * 2), camera);
       let best = null, nearest = 14;
-      space.seen.forEach((one, k) => {
+      for (const one of pane.features) {
         const p = new THREE.Vector3(...one.place).project(camera);
-        const apart = Math.hypot(((p.x + 1) / 2) * box.width + box.left - event.clientX, ((1 - p.y) / 2) * box.height + box.top - event.clientY);
-        if (p.z < 1 && apart < nearest) { nearest = apart; best = k; }
-      });
-      if (best !== null && markers.visible) return { feature: space.seen[best] };
-      const hit = ray.intersectObject(state.meshes[state.level].mesh).find((one) => plane.distanceToPoint(one.point) >= 0);
-      return hit ? { point: hit.point.toArray(), branch: state.meshes[state.level].owner[hit.face.a] } : {};
+        const apart = Math.hypot(((p.x + 1) / 2) * wide + left - event.clientX, ((1 - p.y) / 2) * high + top - event.clientY);
+        if (p.z < 1 && apart < nearest) { nearest = apart; best = one; }
+      }
+      if (best !== null && get("markers").checked) return { feature: best };
+      const meshes = pane.walls.map((k) => state.walls[k].mesh);
+      meshes.forEach((mesh) => { mesh.visible = true; });
+      const hit = ray.intersectObjects(meshes).find((one) => plane.distanceToPoint(one.point) >= 0);
+      const wall = hit && state.walls[pane.walls[meshes.indexOf(hit.object)]];
+      return hit ? { point: hit.point.toArray(), branch: wall.owner && wall.owner[hit.face.a] } : {};
     },
   };
   let placed = false;
@@ -157,8 +205,7 @@ async function makeSpace(THREE, OrbitControls) {
     const { clientWidth, clientHeight } = canvas;
     renderer.setPixelRatio(Math.min(window.devicePixelRatio, 2));
     renderer.setSize(clientWidth, clientHeight, false);
-    camera.aspect = clientWidth / clientHeight;
-    camera.updateProjectionMatrix();
+    arrange();
     if (!placed) space.home();
     placed = true;
     draw();

@@ -32,13 +32,15 @@ function running(values) {
 
 const VIRIDIS = [[68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121], [109, 205, 89], [180, 222, 44], [253, 231, 37]];
 const STEPS = ["#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#edc948", "#9c755f", "#ff9da7", "#8a9199"];
-const KINDS = { absent: "#e15759", cut: "#e15759", merged: "#f28e2b", filled: "#b07aa1", opened: "#b07aa1", end: "#4e79a7", new: "#59a14f" };
+const KINDS = { absent: "#e15759", cut: "#e15759", lost: "#e15759", merged: "#f28e2b", joined: "#f28e2b", wall: "#edc948", filled: "#b07aa1", opened: "#b07aa1", end: "#4e79a7", new: "#59a14f" };
 const KIND = (what) => KINDS[what] || "#59a14f";
 
-function ramp(share) {
-  const at = Math.max(0, Math.min(1, share)) * (VIRIDIS.length - 1), low = Math.min(Math.floor(at), VIRIDIS.length - 2);
-  return VIRIDIS[low].map((value, k) => (value + (VIRIDIS[low + 1][k] - value) * (at - low)) / 255);
+function ramp(share, stops = VIRIDIS) {
+  const at = Math.max(0, Math.min(1, share)) * (stops.length - 1), low = Math.min(Math.floor(at), stops.length - 2);
+  return stops[low].map((value, k) => (value + (stops[low + 1][k] - value) * (at - low)) / 255);
 }
+
+const DIVERGING = [[33, 102, 172], [103, 169, 207], [209, 229, 240], [235, 235, 235], [253, 219, 199], [239, 138, 98], [178, 24, 43]];
 
 function hex(colour) {
   return [1, 3, 5].map((k) => parseInt(colour.slice(k, k + 2), 16) / 255);
@@ -79,6 +81,7 @@ function fillTable(table, columns, rows, choose) {
       const cell = row.element.insertCell();
       cell.textContent = shown(value);
       if (columns[k].text) cell.className = "text";
+      if (row.best && row.best.includes(k)) cell.classList.add("best");
     });
     if (choose) {
       row.element.tabIndex = 0;
@@ -87,6 +90,34 @@ function fillTable(table, columns, rows, choose) {
     }
   }
   draw();
+}
+
+function saveCsv(columns, rows, name) {
+  const quoted = (value) => (typeof value === "string" && /[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value ?? "");
+  const lines = [columns.map((one) => one.name), ...rows].map((cells) => cells.map(quoted).join(","));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+  link.download = name;
+  link.click();
+}
+
+function tableSection(table, choose) {
+  const section = document.createElement("section"), head = document.createElement("h2"), scroll = document.createElement("div"), element = document.createElement("table");
+  section.id = table.key + "-section"; element.id = table.key + "-table"; scroll.className = "scroll tall";
+  head.textContent = table.title;
+  section.append(head);
+  if (table.file) {
+    const button = document.createElement("button");
+    button.type = "button"; button.textContent = "save as CSV";
+    button.onclick = () => saveCsv(table.columns, table.rows, table.file);
+    section.append(button);
+  }
+  scroll.append(element);
+  section.append(scroll);
+  get("tables").append(section);
+  const rows = table.rows.map((cells, k) => ({ cells, number: k, best: table.best && table.best[k] }));
+  const wanted = table.places ? (row) => choose(table.places[row.number], table.said[row.number]) : table.links ? (row) => { if (table.links[row.number]) location.href = encodeURI(table.links[row.number]); } : null;
+  fillTable(element, table.columns, rows, wanted);
 }
 
 // --- figures --------------------------------------------------------------------------------------------------------
@@ -134,82 +165,4 @@ function plot(figure) {
     if (one.name) drawing.append(svg("text", { x: width - 14, y: top + 12 * (k + 1), "text-anchor": "end", style: `fill:${colour}` }, one.name));
   });
   return drawing;
-}
-
-// --- slices ---------------------------------------------------------------------------------------------------------
-
-const AXES = [["from the left", 1, 2], ["from the front", 0, 2], ["from below", 0, 1]];
-
-function contour(field, width, height, draw) {
-  // Marching squares of the wall, for cells whose corners are not all on one side.
-  for (let v = 0; v + 1 < height; v++) {
-    for (let u = 0; u + 1 < width; u++) {
-      const corner = [field(u, v), field(u + 1, v), field(u + 1, v + 1), field(u, v + 1)];
-      const crossed = [];
-      for (let k = 0; k < 4; k++) {
-        const [a, b] = [corner[k], corner[(k + 1) % 4]];
-        if (a <= 0 !== b <= 0) {
-          const t = a / (a - b);
-          crossed.push([[u + t, v], [u + 1, v + t], [u + 1 - t, v + 1], [u, v + 1 - t]][k]);
-        }
-      }
-      for (let k = 0; k + 1 < crossed.length; k += 2) draw(crossed[k], crossed[k + 1]);
-    }
-  }
-}
-
-function makeSlices(grid, image, field, moved) {
-  const [nx, ny, nz] = grid.shape, size = grid.shape;
-  const at = (x, y, z) => (x * ny + y) * nz + z;
-  const place = size.map((n) => Math.floor(n / 2));
-  const draws = [0, 1, 2].map((axis) => {
-    const [name, across, up] = AXES[axis];
-    const box = document.createElement("div"), canvas = document.createElement("canvas"), slider = document.createElement("input"), label = document.createElement("label");
-    box.className = "slice";
-    label.textContent = name;
-    slider.type = "range"; slider.min = 0; slider.max = size[axis] - 1;
-    slider.setAttribute("aria-label", "slice, seen " + name);
-    const zoom = Math.max(1, Math.round(420 / Math.max(size[across], size[up])));
-    canvas.width = size[across] * zoom; canvas.height = size[up] * zoom;
-    const small = document.createElement("canvas");
-    small.width = size[across]; small.height = size[up];
-    box.append(canvas, label, slider);
-    get("slices").append(box);
-    // The patient's right, or front, on the left side; top, or front, upwards: as radiologists look.
-    const index = (u, v) => { const p = [0, 0, 0]; p[axis] = place[axis]; p[across] = size[across] - 1 - u; p[up] = size[up] - 1 - v; return p; };
-    const draw = () => {
-      slider.value = place[axis];
-      const pixels = small.getContext("2d").createImageData(size[across], size[up]);
-      for (let v = 0; v < size[up]; v++) for (let u = 0; u < size[across]; u++) {
-        const value = image[at(...index(u, v))], k = 4 * (v * size[across] + u);
-        pixels.data[k] = pixels.data[k + 1] = pixels.data[k + 2] = value;
-        pixels.data[k + 3] = 255;
-      }
-      small.getContext("2d").putImageData(pixels, 0, 0);
-      const pen = canvas.getContext("2d");
-      pen.imageSmoothingEnabled = true;
-      pen.drawImage(small, 0, 0, canvas.width, canvas.height);
-      pen.strokeStyle = "#ff9a3c"; pen.lineWidth = 1.5; pen.beginPath();
-      contour((u, v) => field[at(...index(u, v))], size[across], size[up], (a, b) => {
-        pen.moveTo((a[0] + 0.5) * zoom, (a[1] + 0.5) * zoom); pen.lineTo((b[0] + 0.5) * zoom, (b[1] + 0.5) * zoom);
-      });
-      pen.stroke();
-      const u = size[across] - 1 - place[across], v = size[up] - 1 - place[up];
-      pen.strokeStyle = "#6db3f280"; pen.lineWidth = 1; pen.beginPath();
-      pen.moveTo((u + 0.5) * zoom, 0); pen.lineTo((u + 0.5) * zoom, canvas.height); pen.moveTo(0, (v + 0.5) * zoom); pen.lineTo(canvas.width, (v + 0.5) * zoom);
-      pen.stroke();
-    };
-    slider.oninput = () => { place[axis] = Number(slider.value); all(); moved(place); };
-    canvas.onclick = (event) => {
-      const shown = canvas.getBoundingClientRect();
-      const u = ((event.clientX - shown.left) / shown.width) * size[across], v = ((event.clientY - shown.top) / shown.height) * size[up];
-      const p = index(Math.min(Math.floor(u), size[across] - 1), Math.min(Math.floor(v), size[up] - 1));
-      place.splice(0, 3, ...p);
-      all(); moved(place);
-    };
-    return draw;
-  });
-  const all = () => draws.forEach((draw) => draw());
-  all();
-  return (voxel) => { place.splice(0, 3, ...voxel.map((value, k) => Math.max(0, Math.min(size[k] - 1, Math.round(value))))); all(); };
 }
