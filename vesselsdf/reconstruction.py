@@ -30,6 +30,7 @@ from vesselsdf.graph_files import write_graphml, write_swc, write_vtp
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.mesh import check, colour_by_radius, surface, write_mesh
 from vesselsdf.report import packing, page
+from vesselsdf.report.barcode import write_barcode
 from vesselsdf.report.preview import preview
 from vesselsdf.roots import set_roots
 from vesselsdf.topology.betti import betti_numbers
@@ -151,7 +152,9 @@ class Reconstruction:
             save_graph(graph, folder)
             write_json(folder / "topology.json", topology)
         with self.timed("preview"):
-            preview(folder / "preview.png", self.sdf, graph, mesh, None if self.from_mask else self.input)
+            features = topology["levels"]["levels"][0]["features"]
+            preview(folder / "preview.png", self.sdf, graph, mesh, None if self.from_mask else self.input, features)
+            write_barcode(folder / "barcode.svg", features)
         with self.timed("report"):
             self.write_report(folder / "report.html")
         write_json(folder / "run.json", self.provenance | {"seconds": self.seconds} | versions())

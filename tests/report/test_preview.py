@@ -124,3 +124,21 @@ def test_nothing_is_drawn_of_nothing(tmp_path):
     nothing = Volume(np.ones((8, 9, 10), dtype=np.float32), np.eye(4))
     module.preview(tmp_path / "p.png", nothing, nx.MultiGraph(roots=[]), trimesh.Trimesh(), None)
     assert module.surface_line(trimesh.Trimesh()) == "No surface"
+
+
+@pytest.mark.parametrize("degrees", [0.0, 90.0, 180.0, 270.0, 37.0])
+@pytest.mark.parametrize("elevation", [0.0, 50.0])
+def test_the_turntable_turns_towards_the_patients_left(degrees, elevation):
+    turn = module.Turn("", degrees, elevation)
+    assert np.allclose(turn.frame @ turn.frame.T, np.eye(3))
+    assert np.linalg.det(turn.frame) == pytest.approx(1)
+    assert turn.frame[1, 2] > 0, "the head is up"
+    assert turn.frame[2, 2] == pytest.approx(np.sin(np.deg2rad(elevation))), "seen from above"
+
+
+def test_letters_of_the_turntable():
+    letters = {name: module.Turn(name, degrees).letters for name, degrees in module.TURNS}
+    assert letters["from the front"] == ("R", "L", "I", "S")
+    assert letters["from the left"] == ("A", "P", "I", "S")
+    assert letters["from behind"] == ("L", "R", "I", "S")
+    assert letters["from the right"] == ("P", "A", "I", "S")

@@ -1,15 +1,16 @@
-"""One picture of a reconstruction: projections of the image with the vessel's outline, and the surface by its radius.
+"""One picture of a reconstruction: projections of the image with the vessel's outline, its barcode, and the surface.
 
-Strategy: three columns look along the three body axes (radiological convention: the patient's right on the left of the
-picture). Above is the maximum intensity projection of the image; below, the mesh from the same direction, drawn by a
+Strategy: above are maximum intensity projections of the image along the three body axes (radiological convention: the
+patient's right on the left of the picture), and the barcode; below, the mesh on a turntable, by its radius, drawn by a
 small z-buffer of our own (at each pixel the nearest of the faces that look at the viewer wins), and the difference
 between the depth and its blurred copy darkens what lies behind something (Luft, Colditz and Deussen 2006), which is
 what makes a tree of vessels readable. No display, no OpenGL.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -19,6 +20,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from vesselsdf.files import atomic_path
+from vesselsdf.report.barcode import draw_barcode
 from vesselsdf.report.text import plural
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.volume import Volume
@@ -26,7 +28,7 @@ from vesselsdf.volume import Volume
 # The radius is coloured up to this percentile: one aneurysm should not take all the colours.
 RADIUS_RANGE = (2, 98)
 OVERSAMPLING = 2
-PIXELS = 620
+PIXELS = 560
 PIXELS_AT_ONCE = 1 << 21
 LIGHT = np.array([-0.35, 0.45, 0.82])
 OUTLINE = "#ff7f0e"
@@ -47,6 +49,44 @@ class View:
         return np.stack([sign * vectors[:, axis] for axis, sign in (self.right, self.up, self.viewer)], axis=1)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A direction on a turntable: degrees from the front towards the patient's left, looking down by `elevation`."""
+
+    name: str
+    degrees: float
+    elevation: float = 0.0
+
+    @property
+    def frame(self) -> Float[np.ndarray, "3 3"]:
+        """Right of the picture, its top and the direction to the viewer, as rows in RAS."""
+        turn, tilt = np.deg2rad((self.degrees, self.elevation))
+        right = np.array([-np.cos(turn), -np.sin(turn), 0.0])
+        level = np.array([-np.sin(turn), np.cos(turn), 0.0])
+        head = np.array([0.0, 0.0, 1.0])
+        return np.stack([right, np.cos(tilt) * head - np.sin(tilt) * level, np.cos(tilt) * level + np.sin(tilt) * head])
+
+    @property
+    def letters(self) -> tuple[str, str, str, str]:
+        """At the left, right, bottom and top of the picture."""
+        right, up, _ = self.frame
+        return tuple(nearest_letter(way) for way in (-right, right, -up, up))  # type: ignore[return-value]
+
+    def turned(self, vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """RAS vectors as (right, up, towards the viewer)."""
+        return vectors @ self.frame.T
+
+
+def nearest_letter(way: Float[np.ndarray, "3"]) -> str:
+    """The letter of the body's direction that is nearest: R, L, A, P, S or I."""
+    axis = int(np.argmax(np.abs(way)))
+    return ("RL", "AP", "SI")[axis][int(way[axis] < 0)]
+
+
+TURNS = (("from the front", 0.0), ("from the left", 90.0), ("from behind", 180.0), ("from the right", 270.0))
+FLAT = 0.4
+"""Vessels whose height is less than this share of their width are seen from above, at this angle: thin stacks."""
+TILT = 50.0
 VIEWS = (
     View("axial, from below", (0, -1), (1, 1), (2, -1), ("R", "L", "P", "A")),
     View("coronal, from the front", (0, -1), (2, 1), (1, 1), ("R", "L", "I", "S")),
@@ -55,7 +95,12 @@ VIEWS = (
 
 
 def preview(
-    path: str | Path, sdf: Volume, graph: nx.MultiGraph, mesh: trimesh.Trimesh, image: Volume | None = None
+    path: str | Path,
+    sdf: Volume,
+    graph: nx.MultiGraph,
+    mesh: trimesh.Trimesh,
+    image: Volume | None = None,
+    features: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Draw a PNG of a reconstruction to `path`, atomically.
 
@@ -66,16 +111,17 @@ def preview(
         mesh: surface, RAS mm.
         image: what the field was made from, on any grid with about the same axes; without it, the thickness of the
             vessel along the line of sight is shown.
+        features: of the finest level, from the topology report, for the barcode.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13.5, 9.9), facecolor="white")
+    figure = Figure(figsize=(16.5, 9.2), facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        2, 4, width_ratios=(1, 1, 1, 0.035), left=0.02, right=0.945, top=0.9, bottom=0.03, wspace=0.06, hspace=0.1
+        2, 5, width_ratios=(1, 1, 1, 1, 0.035), left=0.015, right=0.955, top=0.89, bottom=0.03, wspace=0.06, hspace=0.12
     )
     radii = vertex_radii(mesh, graph)
     low, high = np.percentile(radii, RADIUS_RANGE) if len(radii) else (0.0, 1.0)
@@ -84,15 +130,20 @@ def preview(
     )
     palette = colours.to_rgba(radii)[:, :3]
     for column, view in enumerate(VIEWS):
-        above = figure.add_subplot(grid[0, column])
-        draw_projection(above, view, sdf, image)
+        draw_projection(figure.add_subplot(grid[0, column]), view, sdf, image)
+    # The bars' labels need more room than the pictures' edges.
+    left, bottom, width, height = grid[0, 3].get_position(figure).bounds
+    draw_barcode(figure.add_axes((left + 0.02, bottom + 0.09, width - 0.02, height - 0.12)), features)
+    size = np.ptp(np.asarray(mesh.vertices), axis=0) if len(mesh.vertices) else np.ones(3)
+    tilt = TILT if size[2] < FLAT * size[:2].max() else 0.0
+    for column, (name, degrees) in enumerate(TURNS):
         below = figure.add_subplot(grid[1, column])
-        draw_surface(below, view, mesh, palette)
-    bar = figure.colorbar(colours, cax=figure.add_subplot(grid[1, 3]))
+        draw_surface(below, Turn(name + (", from above" if tilt else ""), degrees, tilt), mesh, palette)
+    bar = figure.colorbar(colours, cax=figure.add_subplot(grid[1, 4]))
     bar.set_label("radius (mm)")
-    figure.text(0.02, 0.965, headline(sdf, graph), fontsize=13, weight="bold", va="center")
+    figure.text(0.015, 0.965, headline(sdf, graph), fontsize=13, weight="bold", va="center")
     shown = "maximum intensity" if image is not None else "vessel thickness along the line of sight"
-    figure.text(0.02, 0.932, f"{surface_line(mesh)}. Above: {shown}.", fontsize=10.5, color="0.3", va="center")
+    figure.text(0.015, 0.932, f"{surface_line(mesh)}. Above: {shown}.", fontsize=10.5, color="0.3", va="center")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
@@ -216,14 +267,15 @@ def window(used: np.ndarray, size: int, start: float, end: float) -> tuple[float
     return start + (end - start) * low / size, start + (end - start) * high / size
 
 
-def draw_surface(axes, view: View, mesh: trimesh.Trimesh, palette: Float[np.ndarray, "v 3"]) -> None:
+def draw_surface(axes, view: Turn, mesh: trimesh.Trimesh, palette: Float[np.ndarray, "v 3"]) -> None:
     """The mesh as seen from `view`."""
     if len(mesh.faces):
         axes.imshow(render(mesh, view, palette, PIXELS), interpolation="antialiased")
     label(axes, view, "0.25")
+    axes.set_title(view.name, fontsize=10, color="0.25", pad=4)
 
 
-def label(axes, view: View, colour: str) -> None:
+def label(axes, view: View | Turn, colour: str) -> None:
     """Letters of the body's directions on the four sides, no ticks."""
     axes.set_xticks([])
     axes.set_yticks([])
@@ -235,7 +287,7 @@ def label(axes, view: View, colour: str) -> None:
 
 
 def render(
-    mesh: trimesh.Trimesh, view: View, palette: Float[np.ndarray, "v 3"], pixels: int
+    mesh: trimesh.Trimesh, view: View | Turn, palette: Float[np.ndarray, "v 3"], pixels: int
 ) -> Float[np.ndarray, "h w 3"]:
     """Picture (h, w, 3) in 0..1 of the mesh on white, `pixels` along its longer side, coloured by vertex."""
     points = view.turned(np.asarray(mesh.vertices, dtype=np.float64))
