@@ -49,7 +49,7 @@ def test_a_mask_becomes_field_mesh_graph_and_report_that_agree(tmp_path):
         "sdf.nii.gz", "sdf.zarr", "vessels.nii.gz", "mesh.ply", "mesh.stl", "mesh.glb", "mesh.vtp",
         "centreline.json", "centreline.swc", "centreline.graphml",
         "centreline.vtp", "branches.csv", "bifurcations.csv", "terminals.csv", "anatomy.json", "topology.json",
-        "preview.png", "report.html", "run.json",
+        "barcode.svg", "preview.png", "report.html", "run.json",
     }  # fmt: skip
     report = json.loads((tmp_path / "out" / "topology.json").read_text())
     assert report["betti"] == report["betti_of_mask_on_input_grid"] == [2, 1, 0]

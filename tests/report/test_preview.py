@@ -10,6 +10,7 @@ from vesselsdf.distance import tube_distance
 from vesselsdf.graph import centreline_graph
 from vesselsdf.mesh import surface
 from vesselsdf.report import preview as module
+from vesselsdf.report import views
 from vesselsdf.volume import Volume
 
 
@@ -62,7 +63,7 @@ def test_projections_are_radiological_whatever_the_axes_of_the_grid(signs, order
     x, y, z = np.rint(volume.to_index(place[None])[0]).astype(int)
     volume.array[x, y, z] = 1
     expected = {"axial": ("left", "top"), "coronal": ("left", "top"), "sagittal": ("left", "top")}
-    for view in module.VIEWS:
+    for view in views.VIEWS:
         picture, (left, right, bottom, top) = module.projected(volume, view, thickness=False)
         row, column = np.argwhere(picture == 1)[0]
         across, upwards = expected[view.name.split(",")[0]]
@@ -95,7 +96,7 @@ def two_squares():
 
 def test_what_is_nearer_hides_what_is_behind_it():
     mesh, palette = two_squares()
-    picture = module.render(mesh, module.VIEWS[1], palette, 100)
+    picture = module.render(mesh, views.VIEWS[1], palette, 100)
     h, w, _ = picture.shape
     middle, edge, corner = picture[h // 2, w // 2], picture[h // 2, w // 8], picture[1, 1]
     assert middle[0] > middle[1] + 0.2
@@ -109,7 +110,7 @@ def test_what_is_nearer_hides_what_is_behind_it():
 def test_faces_that_look_away_are_not_drawn():
     mesh, palette = two_squares()
     mesh = trimesh.Trimesh(mesh.vertices, mesh.faces[:, ::-1], process=False)
-    assert (module.render(mesh, module.VIEWS[1], palette, 60) == 1).all()
+    assert (module.render(mesh, views.VIEWS[1], palette, 60) == 1).all()
 
 
 def test_vertices_take_the_radius_of_their_vessel_not_of_a_twig_beside_it():
@@ -128,17 +129,25 @@ def test_nothing_is_drawn_of_nothing(tmp_path):
 
 @pytest.mark.parametrize("degrees", [0.0, 90.0, 180.0, 270.0, 37.0])
 @pytest.mark.parametrize("elevation", [0.0, 50.0])
-def test_the_turntable_turns_towards_the_patients_left(degrees, elevation):
-    turn = module.Turn("", degrees, elevation)
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_the_turntable_is_a_rotation_about_its_axis(degrees, up, elevation):
+    turn = views.Turn(degrees, up, elevation)
     assert np.allclose(turn.frame @ turn.frame.T, np.eye(3))
     assert np.linalg.det(turn.frame) == pytest.approx(1)
-    assert turn.frame[1, 2] > 0, "the head is up"
-    assert turn.frame[2, 2] == pytest.approx(np.sin(np.deg2rad(elevation))), "seen from above"
+    assert turn.frame[1, up] > 0, "its axis is up"
+    assert turn.frame[2, up] == pytest.approx(np.sin(np.deg2rad(elevation))), "seen from above"
 
 
 def test_letters_of_the_turntable():
-    letters = {name: module.Turn(name, degrees).letters for name, degrees in module.TURNS}
+    letters = {turn.name: turn.letters for turn in views.turntable(np.array([50.0, 60, 70]))}
     assert letters["from the front"] == ("R", "L", "I", "S")
     assert letters["from the left"] == ("A", "P", "I", "S")
     assert letters["from behind"] == ("L", "R", "I", "S")
     assert letters["from the right"] == ("P", "A", "I", "S")
+    assert views.Turn(0.0, up=1).letters == ("R", "L", "P", "A"), "as an axial slice is seen"
+
+
+def test_long_vessels_stand_upright_and_flat_stacks_are_seen_at_an_angle():
+    assert [(turn.up, turn.elevation) for turn in views.turntable(np.array([138.0, 343, 52]))] == [(1, 0.0)] * 4
+    assert [(turn.up, turn.elevation) for turn in views.turntable(np.array([500.0, 520, 60]))] == [(2, 50.0)] * 4
+    assert [turn.up for turn in views.turntable(np.array([50.0, 60, 40]))] == [2] * 4

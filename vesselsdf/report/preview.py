@@ -8,7 +8,6 @@ what makes a tree of vessels readable. No display, no OpenGL.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from scipy.spatial import cKDTree
 from vesselsdf.files import atomic_path
 from vesselsdf.report.barcode import draw_barcode
 from vesselsdf.report.text import plural
+from vesselsdf.report.views import VIEWS, Turn, View, turntable
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.volume import Volume
 
@@ -32,66 +32,6 @@ PIXELS = 560
 PIXELS_AT_ONCE = 1 << 21
 LIGHT = np.array([-0.35, 0.45, 0.82])
 OUTLINE = "#ff7f0e"
-
-
-@dataclass(frozen=True)
-class View:
-    """A direction to look along: body axes (0 right, 1 front, 2 head), with signs, for the picture."""
-
-    name: str
-    right: tuple[int, int]
-    up: tuple[int, int]
-    viewer: tuple[int, int]
-    letters: tuple[str, str, str, str]  # at the left, right, bottom and top
-
-    def turned(self, vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """RAS vectors as (right, up, towards the viewer)."""
-        return np.stack([sign * vectors[:, axis] for axis, sign in (self.right, self.up, self.viewer)], axis=1)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A direction on a turntable: degrees from the front towards the patient's left, looking down by `elevation`."""
-
-    name: str
-    degrees: float
-    elevation: float = 0.0
-
-    @property
-    def frame(self) -> Float[np.ndarray, "3 3"]:
-        """Right of the picture, its top and the direction to the viewer, as rows in RAS."""
-        turn, tilt = np.deg2rad((self.degrees, self.elevation))
-        right = np.array([-np.cos(turn), -np.sin(turn), 0.0])
-        level = np.array([-np.sin(turn), np.cos(turn), 0.0])
-        head = np.array([0.0, 0.0, 1.0])
-        return np.stack([right, np.cos(tilt) * head - np.sin(tilt) * level, np.cos(tilt) * level + np.sin(tilt) * head])
-
-    @property
-    def letters(self) -> tuple[str, str, str, str]:
-        """At the left, right, bottom and top of the picture."""
-        right, up, _ = self.frame
-        return tuple(nearest_letter(way) for way in (-right, right, -up, up))  # type: ignore[return-value]
-
-    def turned(self, vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """RAS vectors as (right, up, towards the viewer)."""
-        return vectors @ self.frame.T
-
-
-def nearest_letter(way: Float[np.ndarray, "3"]) -> str:
-    """The letter of the body's direction that is nearest: R, L, A, P, S or I."""
-    axis = int(np.argmax(np.abs(way)))
-    return ("RL", "AP", "SI")[axis][int(way[axis] < 0)]
-
-
-TURNS = (("from the front", 0.0), ("from the left", 90.0), ("from behind", 180.0), ("from the right", 270.0))
-FLAT = 0.4
-"""Vessels whose height is less than this share of their width are seen from above, at this angle: thin stacks."""
-TILT = 50.0
-VIEWS = (
-    View("axial, from below", (0, -1), (1, 1), (2, -1), ("R", "L", "P", "A")),
-    View("coronal, from the front", (0, -1), (2, 1), (1, 1), ("R", "L", "I", "S")),
-    View("sagittal, from the left", (1, -1), (2, 1), (0, -1), ("A", "P", "I", "S")),
-)
 
 
 def preview(
@@ -134,11 +74,9 @@ def preview(
     # The bars' labels need more room than the pictures' edges.
     left, bottom, width, height = grid[0, 3].get_position(figure).bounds
     draw_barcode(figure.add_axes((left + 0.02, bottom + 0.09, width - 0.02, height - 0.12)), features)
-    size = np.ptp(np.asarray(mesh.vertices), axis=0) if len(mesh.vertices) else np.ones(3)
-    tilt = TILT if size[2] < FLAT * size[:2].max() else 0.0
-    for column, (name, degrees) in enumerate(TURNS):
-        below = figure.add_subplot(grid[1, column])
-        draw_surface(below, Turn(name + (", from above" if tilt else ""), degrees, tilt), mesh, palette)
+    size = np.ptp(np.asarray(mesh.vertices), axis=0) if len(mesh.faces) else np.ones(3)
+    for column, turn in enumerate(turntable(size)):
+        draw_surface(figure.add_subplot(grid[1, column]), turn, mesh, palette)
     bar = figure.colorbar(colours, cax=figure.add_subplot(grid[1, 4]))
     bar.set_label("radius (mm)")
     figure.text(0.015, 0.965, headline(sdf, graph), fontsize=13, weight="bold", va="center")
