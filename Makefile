@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 INPUT ?=
 TREE := demo/trees/images/mr_0000.nii.gz
 SCAN := $(or $(INPUT),$(TREE))
+SITE := $(BIN)/python -m sphinx -W --keep-going -q -b html docs
 
-.PHONY: demo test check build clean
+.PHONY: demo test check docs build clean
 
 demo: $(VENV)/.installed
 	@if [ -n "$(INPUT)" ] && [ ! -e "$(INPUT)" ]; then echo "make demo: there is no file $(INPUT)"; exit 2; fi
@@ -20,6 +21,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev check
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	NOTEBOOK=off $(SITE) docs/_build/check
+
+docs: $(VENV)/.installed-dev
+	$(SITE) docs/_build/html
+	@echo "Open docs/_build/html/index.html in a browser."
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -36,8 +42,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
