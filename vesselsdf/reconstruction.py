@@ -24,14 +24,16 @@ from vesselsdf.branch_table import write_bifurcations, write_branches, write_ter
 from vesselsdf.errors import RunError
 from vesselsdf.false_features import false_features, mended
 from vesselsdf.field_store import write_fields
-from vesselsdf.files import write_json
+from vesselsdf.files import write_bytes, write_json, write_text
 from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_graphml, write_swc, write_vtp
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.mesh import check, colour_by_radius, surface, write_mesh
 from vesselsdf.report import packing, page
 from vesselsdf.report.barcode import write_barcode
-from vesselsdf.report.preview import preview
+from vesselsdf.report.findings import facts, sentence
+from vesselsdf.report.notebook import Frame, summary_html
+from vesselsdf.report.preview import preview_png
 from vesselsdf.roots import set_roots
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.survival import survival
@@ -153,7 +155,8 @@ class Reconstruction:
             write_json(folder / "topology.json", topology)
         with self.timed("preview"):
             features = topology["levels"]["levels"][0]["features"]
-            preview(folder / "preview.png", self.sdf, graph, mesh, None if self.from_mask else self.input, features)
+            image = None if self.from_mask else self.input
+            write_bytes(folder / "preview.png", preview_png(self.sdf, graph, mesh, image, features))
             write_barcode(folder / "barcode.svg", features)
         with self.timed("report"):
             self.write_report(folder / "report.html")
@@ -164,12 +167,29 @@ class Reconstruction:
         if not packing.available():
             log.warning("%s is not written: this copy of the package was built without three.js.", path)
             return
+        write_text(path, self._page())
+
+    def _page(self) -> str:
         made = f"vesselsdf {__version__}, {time.strftime('%Y-%m-%d')}. Not a medical device."
-        title = Path(self.provenance.get("input", "vessels")).name
-        page.write_page(
-            path, title, self.levels, self.affine, self.graph, self.mesh(), self.topology(),
+        return page.reconstruction_page(
+            self._title, self.levels, self.affine, self.graph, self.mesh(), self.topology(),
             None if self.from_mask else self.input, made,
         )  # fmt: skip
+
+    @property
+    def _title(self) -> str:
+        return Path(self.provenance.get("input", "vessels")).name
+
+    def view(self, height: int = 800) -> Frame:
+        """The page of the report within a notebook, `height` pixels high: put it at the end of a cell."""
+        return Frame(self._page(), height)
+
+    def _repr_html_(self) -> str:
+        """The picture and the facts, for notebooks."""
+        features = self.topology()["levels"]["levels"][0]["features"]
+        image = None if self.from_mask else self.input
+        picture = preview_png(self.sdf, self.graph, self.mesh(), image, features)
+        return summary_html(self._title, sentence(self.topology()), facts(self.topology(), self.graph), picture)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:

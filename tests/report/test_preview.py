@@ -1,5 +1,7 @@
 """The preview: a picture of the right size, views the right way round, and nothing hidden shown."""
 
+import io
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -31,12 +33,10 @@ def parts():
 
 
 @pytest.mark.parametrize("with_image", [True, False])
-def test_a_png_is_written_whole(tmp_path, parts, with_image):
+def test_a_png_is_made(parts, with_image):
     sdf, graph, mesh = parts
     image = sdf.with_array(np.clip(100 - 50 * sdf.array, 0, 200).astype(np.float32)) if with_image else None
-    module.preview(tmp_path / "preview.png", sdf, graph, mesh, image)
-    assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
-    picture = np.asarray(Image.open(tmp_path / "preview.png").convert("RGB"))
+    picture = np.asarray(Image.open(io.BytesIO(module.preview_png(sdf, graph, mesh, image))).convert("RGB"))
     assert picture.shape[0] > 800
     assert picture.shape[1] > 1200
     assert 0.2 < (picture.mean(axis=2) < 128).mean() < 0.8 or not with_image
@@ -121,9 +121,9 @@ def test_vertices_take_the_radius_of_their_vessel_not_of_a_twig_beside_it():
     assert module.vertex_radii(mesh, graph).tolist() == [10.0, 1.0, 10.0]
 
 
-def test_nothing_is_drawn_of_nothing(tmp_path):
+def test_nothing_is_drawn_of_nothing():
     nothing = Volume(np.ones((8, 9, 10), dtype=np.float32), np.eye(4))
-    module.preview(tmp_path / "p.png", nothing, nx.MultiGraph(roots=[]), trimesh.Trimesh(), None)
+    assert module.preview_png(nothing, nx.MultiGraph(roots=[]), trimesh.Trimesh(), None).startswith(b"\x89PNG")
     assert module.surface_line(trimesh.Trimesh()) == "No surface"
 
 

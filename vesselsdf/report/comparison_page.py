@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
 
+from vesselsdf.files import write_text
 from vesselsdf.mesh import surface
 from vesselsdf.metrics import Side
 from vesselsdf.report.comparison_findings import (
@@ -32,10 +33,10 @@ from vesselsdf.report.packing import (
     new_parts,
     packed_lines,
     packed_wall,
+    page_of,
     simplified,
     slices,
     to_bytes,
-    write_report,
 )
 from vesselsdf.report.page import Owners
 from vesselsdf.volume import Volume
@@ -125,7 +126,7 @@ def write_comparison(
         "plots": curves(methods, reference, tolerance, errors[1:], REACH * tolerance),
         "grid": slices(parts, image, grid, [(name, side.field) for name, side in zip(names, sides, strict=True)]),
     }  # fmt: skip
-    write_report(path, report, parts)
+    write_text(path, page_of(report, parts))
 
 
 def write_overview(
@@ -147,7 +148,7 @@ def write_overview(
         "plots": [],
         **nothing,
     }
-    write_report(path, report, Parts())
+    write_text(path, page_of(report, Parts()))
 
 
 def _wall(side: Side, most: int) -> Wall:

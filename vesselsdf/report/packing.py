@@ -24,7 +24,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from scipy import ndimage
 
 from vesselsdf.errors import InputError
-from vesselsdf.files import jsonable, write_text
+from vesselsdf.files import jsonable
 from vesselsdf.volume import Volume
 
 PAGE = Path(__file__).parent / "viewer"
@@ -71,8 +71,8 @@ def new_parts() -> Parts:
     return parts
 
 
-def write_report(path: str | Path, report: dict[str, Any], parts: Parts) -> None:
-    """Write the page of a report with these parts, atomically."""
+def page_of(report: dict[str, Any], parts: Parts) -> str:
+    """The page of a report with these parts, as HTML."""
     page = (PAGE / "page.html").read_text(encoding="utf-8")
     for key, text in {
         "title": html.escape(report["title"]),
@@ -82,7 +82,7 @@ def write_report(path: str | Path, report: dict[str, Any], parts: Parts) -> None
         "script": "\n".join((PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS),
     }.items():
         page = page.replace("{{" + key + "}}", text)
-    write_text(path, page)
+    return page
 
 
 def box_of(low: Float[np.ndarray, "3"], high: Float[np.ndarray, "3"]) -> dict[str, Any]:

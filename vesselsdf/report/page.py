@@ -5,7 +5,6 @@ coarse copy of the image with the field, tables. Drawing is three.js's and that 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -26,11 +25,11 @@ from vesselsdf.report.packing import (
     new_parts,
     packed_lines,
     packed_wall,
+    page_of,
     rounded,
     simplified,
     slices,
     to_bytes,
-    write_report,
 )
 from vesselsdf.scales import level_affine
 from vesselsdf.volume import Volume
@@ -42,8 +41,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def write_page(
-    path: str | Path,
+def reconstruction_page(
     title: str,
     levels: Sequence[Float[np.ndarray, "_ _ _"]],
     affine: Float[np.ndarray, "4 4"],
@@ -52,8 +50,8 @@ def write_page(
     topology: dict[str, Any],
     image: Volume | None = None,
     made: str = "",
-) -> None:
-    """Write the page of a reconstruction, atomically.
+) -> str:
+    """The page of a reconstruction, as HTML.
 
     levels: fields, mm, finest first; `affine`, `graph`, `mesh`: of the finest. topology: the report on all of them.
     image: what it was made from, for the slices. made: how, for the foot of the page.
@@ -82,7 +80,7 @@ def write_page(
         "plots": figures(topology, rows),
         "grid": slices(parts, image, field, [("wall", field)]) if image is not None else None,
     }
-    write_report(path, report, parts)
+    return page_of(report, parts)
 
 
 class Owners:

@@ -7,8 +7,8 @@ between the depth and its blurred copy darkens what lies behind something (Luft,
 what makes a tree of vessels readable. No display, no OpenGL.
 """
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -18,7 +18,6 @@ from jaxtyping import Float, Int
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from vesselsdf.files import atomic_path
 from vesselsdf.report.barcode import draw_barcode
 from vesselsdf.report.text import plural
 from vesselsdf.report.views import VIEWS, Turn, View, turntable
@@ -34,18 +33,16 @@ LIGHT = np.array([-0.35, 0.45, 0.82])
 OUTLINE = "#ff7f0e"
 
 
-def preview(
-    path: str | Path,
+def preview_png(
     sdf: Volume,
     graph: nx.MultiGraph,
     mesh: trimesh.Trimesh,
     image: Volume | None = None,
     features: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """Draw a PNG of a reconstruction to `path`, atomically.
+) -> bytes:
+    """A PNG of a reconstruction.
 
     Args:
-        path: of the picture.
         sdf: signed distance, mm, negative inside; its Betti numbers are stated (26/6).
         graph: centreline graph; its radii colour the surface.
         mesh: surface, RAS mm.
@@ -82,8 +79,9 @@ def preview(
     figure.text(0.015, 0.965, headline(sdf, graph), fontsize=13, weight="bold", va="center")
     shown = "maximum intensity" if image is not None else "vessel thickness along the line of sight"
     figure.text(0.015, 0.932, f"{surface_line(mesh)}. Above: {shown}.", fontsize=10.5, color="0.3", va="center")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()
 
 
 def headline(sdf: Volume, graph: nx.MultiGraph) -> str:
