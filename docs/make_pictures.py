@@ -6,31 +6,42 @@ Writes docs/pictures/*.png. Pictures of the report need Playwright and Chromium.
 beside a picture are printed.
 """
 
+import io
 import json
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import trimesh
+from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+from skimage.filters import frangi, threshold_otsu
 
 from vesselsdf.distance import tube_distance
 from vesselsdf.field_store import FieldStore
+from vesselsdf.file_evaluation import compare
 from vesselsdf.graph import centreline_graph
 from vesselsdf.mesh import open_ends, surface
 from vesselsdf.mesh.ends import FACE_ID
-from vesselsdf.report.preview import VIEWS, render
+from vesselsdf.report.preview import draw_projection, draw_surface, render, vertex_radii
+from vesselsdf.report.text import methods_table
+from vesselsdf.report.views import VIEWS, Turn
 from vesselsdf.scales import REFINEMENT_CONSTANT, coarsen, level_affine, prolong
 from vesselsdf.synthesis.trees import grow_tree
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.certificates import wall_error
 from vesselsdf.topology.matching import shared_features
 from vesselsdf.topology.persistence import certified_count, features
+from vesselsdf.volume import read_volume
 
 HERE = Path(__file__).resolve().parent / "pictures"
 KAPPA = 0.95
@@ -38,6 +49,7 @@ OPERATORS = ("mean", "min", "sample")
 KINDS = ("components", "loops", "cavities")
 VESSEL, BACKGROUND, MARK = "#b5472f", "#e9eef2", "#1f6f9f"
 LEVELS = 4
+SCAN = Path("trees") / "images" / "mr_0000.nii.gz"
 
 
 def save(name: str, what: Figure | Image.Image) -> None:
@@ -62,43 +74,72 @@ def bare(axes, title: str) -> None:
 
 
 def preview(demo: Path) -> None:
-    """The scan and what was found in it, as `preview.png` has them in its middle column, side by side."""
-    whole = Image.open(demo / "result" / "preview.png").convert("RGB")
-    width, height = whole.size
-    left, right = round(0.322 * width), round(0.622 * width)
-    scan = whole.crop((left, round(0.107 * height), right, round(0.508 * height)))
-    found = whole.crop((left, round(0.565 * height), right, round(0.966 * height)))
-    both = Image.new("RGB", (2 * scan.width + 20, scan.height), "white")
-    both.paste(scan, (0, 0))
-    both.paste(found, (scan.width + 20, 0))
-    save("demo", both)
+    """The scan with the outline of what was found in it, and the vessels by their radius."""
+    sdf, scan = read_volume(demo / "result" / "sdf.nii.gz"), read_volume(demo / SCAN)
+    mesh = surface(sdf.array, sdf.affine)
+    radii = vertex_radii(mesh, centreline_graph(sdf.array, sdf.affine))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.5))
+    draw_projection(left, VIEWS[1], sdf, scan)
+    draw_surface(right, Turn(0.0), mesh, colormaps["plasma_r"](np.clip(radii / 3, 0, 1) ** 0.5)[:, :3])
+    figure.tight_layout()
+    save("demo", figure)
 
 
-def report(demo: Path) -> None:
-    """The demo's report in a browser: the whole tree, and what level 1 loses, by the fate of each branch."""
+@contextmanager
+def shown(path: Path, height: int = 860) -> Iterator[Any]:
+    """A page in a browser."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    temporary = HERE / "screen.png"
     with sync_playwright() as running:
         browser = running.chromium.launch(executable_path=chromium, args=flags)
-        page = browser.new_page(viewport={"width": 1200, "height": 860})
-        page.goto((demo / "result" / "report.html").resolve().as_uri())
+        page = browser.new_page(viewport={"width": 1200, "height": height})
+        page.goto(path.resolve().as_uri())
         page.wait_for_selector("body[data-ready=yes]", timeout=120_000)
         page.wait_for_timeout(1500)
-        page.screenshot(path=temporary)
-        save("report", Image.open(temporary))
+        yield page
+        browser.close()
+
+
+def photograph(page: Any, name: str, **what: Any) -> None:
+    """A picture of what a browser shows."""
+    save(name, Image.open(io.BytesIO(page.screenshot(**what))))
+
+
+def report(demo: Path) -> None:
+    """The demo's report in a browser: the whole tree, and what level 2 loses, by the fate of each branch."""
+    with shown(demo / "result" / "report.html") as page:
+        photograph(page, "report")
         page.fill("#level", "2")
         page.select_option("#colour", "fate")
         page.wait_for_timeout(1500)
         page.locator("#view").focus()
         box = page.locator("#space").bounding_box()
         clip = {"x": box["x"] - 10, "y": box["y"] - 10, "width": box["width"] + 20, "height": box["height"] + 20}
-        page.screenshot(path=temporary, clip=clip)
-        save("report_level", Image.open(temporary))
-        browser.close()
-    temporary.unlink()
+        photograph(page, "report_level", clip=clip)
+
+
+def comparison(demo: Path) -> None:
+    """The demo's result beside a threshold (Otsu) and a vesselness filter (Frangi), which marks as much as the truth."""
+    scan, label = read_volume(demo / SCAN), read_volume(demo / "trees" / "labels" / SCAN.name)
+    bright = scan.array.astype(float)
+    vesselness = frangi(bright, sigmas=(1, 2, 3), black_ridges=False)
+    methods = {
+        "vesselsdf": read_volume(demo / "result" / "vessels.nii.gz"),
+        "threshold": scan.with_array(bright > threshold_otsu(bright[bright > np.median(bright)])),
+        "vesselness": scan.with_array(vesselness > np.quantile(vesselness, 1 - (label.array > 0).mean())),
+    }
+    made = compare(methods, label, scan)
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(Path(folder) / "compare.html")
+        with shown(Path(folder) / "compare.html", 690) as page:
+            photograph(page, "compare")
+    for method in made.methods:
+        print(
+            method.name,
+            {key: method.metrics[key] for key in ("dice", "cldice", "tree_length_precision", "diu0", "diu1")},
+        )
 
 
 def levels(demo: Path) -> None:
@@ -273,7 +314,7 @@ def main() -> None:
         draw()
     if not (demo / "result" / "report.html").is_file():
         sys.exit(f"{demo} holds no result: run `make demo` first; its pictures were left out.")
-    for draw in (preview, report, levels):
+    for draw in (preview, report, comparison, levels):
         draw(demo)
 
 

@@ -8,6 +8,7 @@ _ENTRY_POINTS = {
     "write_volume": "volume",
     "reconstruct": "api",
     "evaluate": "api",
+    "compare": "file_evaluation",
     "train": "api",
     "VesselSDFError": "errors",
 }
