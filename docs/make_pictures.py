@@ -121,7 +121,7 @@ def report(demo: Path) -> None:
 
 
 def comparison(demo: Path) -> None:
-    """The demo's result beside a threshold (Otsu) and a vesselness filter (Frangi), which marks as much as the truth."""
+    """The demo's result beside a threshold (Otsu) and a vesselness filter (Frangi, as many voxels as the truth)."""
     scan, label = read_volume(demo / SCAN), read_volume(demo / "trees" / "labels" / SCAN.name)
     bright = scan.array.astype(float)
     vesselness = frangi(bright, sigmas=(1, 2, 3), black_ridges=False)
@@ -135,11 +135,7 @@ def comparison(demo: Path) -> None:
         made.save(Path(folder) / "compare.html")
         with shown(Path(folder) / "compare.html", 690) as page:
             photograph(page, "compare")
-    for method in made.methods:
-        print(
-            method.name,
-            {key: method.metrics[key] for key in ("dice", "cldice", "tree_length_precision", "diu0", "diu1")},
-        )
+    print(methods_table(made.methods))
 
 
 def levels(demo: Path) -> None:
