@@ -156,7 +156,7 @@ class Reconstruction:
         with self.timed("preview"):
             features = topology["levels"]["levels"][0]["features"]
             image = None if self.from_mask else self.input
-            write_bytes(folder / "preview.png", preview_png(self.sdf, graph, mesh, image, features))
+            write_bytes(folder / "preview.png", preview_png(self.sdf, graph, coloured, image, features))
             write_barcode(folder / "barcode.svg", features)
         with self.timed("report"):
             self.write_report(folder / "report.html")

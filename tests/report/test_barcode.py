@@ -29,7 +29,7 @@ def test_bars_run_from_birth_to_death_the_largest_margin_first():
     assert bars[0][0, 0] == -1.4
     assert bars[0][1, 0] == axes.get_xlim()[1], "what never ends reaches the edge"
     assert [bar[0, 1] for bar in bars] == [0, -1, -2, -3]
-    assert [text.get_text() for text in axes.texts] == ["2 components", "1 loop", "1 cavity"]
+    assert [text.get_text() for text in axes.texts] == ["1 cavity", "1 loop", "2 components"]
 
 
 def test_many_bars_are_not_all_drawn():

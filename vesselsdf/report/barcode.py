@@ -22,7 +22,7 @@ def write_barcode(path: str | Path, features: Sequence[Mapping[str, Any]]) -> No
 
     figure = Figure(figsize=(4.6, 3.4))
     FigureCanvasSVG(figure)
-    axes = figure.add_axes((0.04, 0.15, 0.92, 0.75))
+    axes = figure.add_axes((0.04, 0.15, 0.92, 0.66))
     draw_barcode(axes, features)
     # A file that is the same for the same result, and whose text can be edited.
     with atomic_path(path) as temporary, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vesselsdf"}):
@@ -56,5 +56,5 @@ def draw_barcode(axes, features: Sequence[Mapping[str, Any]]) -> None:
         axes.spines[side].set_visible(False)
     axes.set_xlabel("threshold of the distance, mm (0: the wall)", fontsize=9)
     axes.tick_params(labelsize=9)
-    for k, (text, dimension) in enumerate(marks):
-        axes.text(k / 3, 1.03, text, transform=axes.transAxes, color=COLOURS[dimension], fontsize=9)
+    for k, (text, dimension) in enumerate(reversed(marks)):
+        axes.text(0, 1.02 + 0.065 * k, text, transform=axes.transAxes, color=COLOURS[dimension], fontsize=9)

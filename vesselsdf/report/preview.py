@@ -16,8 +16,8 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, Int
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
+from vesselsdf.mesh.colours import balls, deepest_ball
 from vesselsdf.report.barcode import draw_barcode
 from vesselsdf.report.text import plural
 from vesselsdf.report.views import VIEWS, Turn, View, turntable
@@ -70,7 +70,7 @@ def preview_png(
         draw_projection(figure.add_subplot(grid[0, column]), view, sdf, image)
     # The bars' labels need more room than the pictures' edges.
     left, bottom, width, height = grid[0, 3].get_position(figure).bounds
-    draw_barcode(figure.add_axes((left + 0.02, bottom + 0.09, width - 0.02, height - 0.12)), features)
+    draw_barcode(figure.add_axes((left + 0.02, bottom + 0.09, width - 0.02, height - 0.17)), features)
     size = np.ptp(np.asarray(mesh.vertices), axis=0) if len(mesh.faces) else np.ones(3)
     for column, turn in enumerate(turntable(size)):
         draw_surface(figure.add_subplot(grid[1, column]), turn, mesh, palette)
@@ -112,19 +112,13 @@ def surface_line(mesh: trimesh.Trimesh) -> str:
 
 
 def vertex_radii(mesh: trimesh.Trimesh, graph: nx.MultiGraph) -> Float[np.ndarray, " v"]:
-    """Radius of the vessel at each vertex, mm: that of the centreline point whose ball is nearest.
-
-    Nearest by the power distance |p - c|^2 - r^2, or the wall of a trunk would take the radius of a twig beside it.
-    With sqrt(R^2 - r^2) as a fourth coordinate, R the largest radius, that is the plain distance in four dimensions.
-    """
-    edges, nodes = [e for _, _, e in graph.edges(data=True)], [n for _, n in graph.nodes(data=True)]
-    if not nodes or not len(mesh.vertices):
+    """Radius of the vessel at each vertex, mm: as the mesh carries it, or else as `mesh.colours` finds it."""
+    if "radius" in mesh.vertex_attributes:
+        return np.asarray(mesh.vertex_attributes["radius"], dtype=np.float64)
+    if not graph.number_of_nodes() or not len(mesh.vertices):
         return np.zeros(len(mesh.vertices))
-    points = np.concatenate([edge["points"] for edge in edges] + [node["pos"][None] for node in nodes])
-    radii = np.concatenate([edge["radii"] for edge in edges] + [[node["radius"]] for node in nodes]).astype(np.float64)
-    lifted = np.column_stack([points, np.sqrt(radii.max() ** 2 - radii**2)])
-    vertices = np.column_stack([mesh.vertices, np.zeros(len(mesh.vertices))])
-    return radii[cKDTree(lifted).query(vertices)[1]]
+    centres, radii = balls(graph)
+    return radii[deepest_ball(np.asarray(mesh.vertices), centres, radii)]
 
 
 def along_body_axes(volume: Volume) -> tuple[np.ndarray, list[tuple[float, float]]]:
@@ -237,7 +231,7 @@ def render(
     depth, face, weights = nearest_faces(placed, faces, shape)
     hit = face >= 0
     corner, weight = faces[face[hit]], weights[hit]
-    normals = view.turned(vertex_normals(mesh))
+    normals = view.turned(np.asarray(mesh.vertex_normals))
     colour = shade(np.einsum("nk,nkc->nc", weight, palette[corner]), np.einsum("nk,nkc->nc", weight, normals[corner]))
     picture = np.ones((len(face), 3))
     picture[hit] = occlude(colour, depth.reshape(shape), float(size[2]) * scale)
@@ -258,17 +252,6 @@ def nearest_faces(
         # Of equal indices the last assignment stays: the one nearest to the viewer.
         depth[pixel[order]], face[pixel[order]], weights[pixel[order]] = height[order], which[order], weight[order]
     return np.where(face >= 0, depth, np.nan), face, weights
-
-
-def vertex_normals(mesh: trimesh.Trimesh) -> Float[np.ndarray, "v 3"]:
-    """Unit normals at the vertices, mean of the faces around weighted by area."""
-    corners = np.asarray(mesh.vertices)[mesh.faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    flat = np.asarray(mesh.faces).ravel()
-    total = np.stack(
-        [np.bincount(flat, np.repeat(normals[:, k], 3), minlength=len(mesh.vertices)) for k in range(3)], axis=1
-    )
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
 def rasterise(
