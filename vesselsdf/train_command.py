@@ -45,7 +45,8 @@ def train(arguments: list[str]) -> int:
     folder = Path(output) if output else api.RUNS / run_name(config)
     first = processes.rank() == 0
     if first:
-        print(f"Training on {config.data.root} data; the run's folder is {folder}.", flush=True)
+        goes_on = "if it is interrupted, the same command goes on from the last checkpoint"
+        print(f"Training on {config.data.root} data in {folder}; {goes_on}.", flush=True)
     pacing = Pacing(config.training.steps, lambda pace: above(pace_line(pace, fresh=config.training.start is None)))
     api.train(config, folder, [TensorBoard(folder / "tensorboard"), pacing], lambda facts: above(facts_text(facts)))
     if first:
