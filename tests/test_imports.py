@@ -27,17 +27,18 @@ ORDER = """
     mesh
     surface_distance overlap centreline_points comparison metric_table metrics
     alignment segments segment_comparison
-    familiarity optimiser checkpoint data segment_findings sources sampling inference needs training
+    familiarity optimiser checkpoint data segment_findings sources sampling inference needs trackers training
+    training_facts
     report reconstruction blockwise blockwise.plan blockwise.band blockwise.skeleton
     blockwise.graph_parts blockwise.centreline blockwise.wall
     blockwise.tasks blockwise.executors blockwise.outlook blockwise.run
-    data_check evaluation file_evaluation doctor api options data_commands commands cli
+    classes data_check evaluation file_evaluation runs doctor api options data_commands train_command commands cli
 """.split()  # noqa: SIM905 (rows that belong together are easier to keep in order than a list of one name a line)
 
 # A module and its own backend, which is imported only when a file of its kind is met.
 BACKENDS = {("volume", "formats"), ("itk", "formats")}
 
-COMMAND_LINE = {"cli", "commands", "data_commands", "options"}
+COMMAND_LINE = {"cli", "commands", "data_commands", "options", "train_command"}
 
 # Hands names on from everywhere, on first use.
 ROOT = "__init__"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vesselsdf.api import train
 from vesselsdf.checkpoint import load_model
@@ -65,6 +66,9 @@ def test_killed_three_times_and_resumed_the_weights_are_bitwise_those_of_the_und
         assert all(np.array_equal(expected[key], found[key]) for key in expected)
     lines = [json.loads(line) for line in (disturbed / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss/total" in line] == list(range(1, 25))
+    events = EventAccumulator(str(disturbed / "tensorboard"), {"scalars": 0, "images": 0}).Reload()
+    assert [event.step for event in events.Scalars("loss/total")] == list(range(1, 25))
+    assert sorted({event.step for event in events.Images("validation/tree_0002")}) == [16, 24]
     assert not list(disturbed.rglob(".partial-*")), "what a kill left half-written is removed by the next start"
 
 

@@ -7,6 +7,7 @@ _ENTRY_POINTS = {
     "read_volume": "volume",
     "write_volume": "volume",
     "reconstruct": "api",
+    "reconstruct_classes": "classes",
     "evaluate": "api",
     "compare": "file_evaluation",
     "train": "api",

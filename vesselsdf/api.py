@@ -1,46 +1,39 @@
 """The three jobs: `reconstruct`, `train`, `evaluate`. Here, and in the command line, the parts meet."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vesselsdf import needs, scales
-from vesselsdf.checkpoint import GENERAL, Model, load_model, save_model
-from vesselsdf.config import RunConfig, claim_folder
+from vesselsdf.checkpoint import GENERAL, Model, load_model
+from vesselsdf.classes import MASK_LEVELS, choose_ids
+from vesselsdf.config import RunConfig
 from vesselsdf.errors import InputError
-from vesselsdf.evaluation import choose_threshold, evaluate_case, quick_figures, summarise_cases
+from vesselsdf.evaluation import evaluate_case, summarise_cases
 from vesselsdf.familiarity import of_image, of_vessels, strange
 from vesselsdf.file_evaluation import evaluate, page_of, save_evaluation, write_page
-from vesselsdf.files import remove_partial, write_json
 from vesselsdf.graph import centreline_graph
 from vesselsdf.graph_files import write_json as write_graph_json
 from vesselsdf.graph_files import write_swc
 from vesselsdf.inference import predict
 from vesselsdf.masks import mask_field, mended_mask
-from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
-from vesselsdf.reconstruction import Reconstruction, file_hash
+from vesselsdf.reconstruction import Reconstruction, file_hash, opened
 from vesselsdf.report.comparison_page import Method
 from vesselsdf.roots import set_roots
-from vesselsdf.sampling import prepare_all
-from vesselsdf.sources import LabelledCase, Source, open_source
+from vesselsdf.runs import RUNS, Started, newest_run, run_name, train_run
+from vesselsdf.sources import LabelledCase, open_source
 from vesselsdf.synthesis.cases import synthetic_case, write_case
+from vesselsdf.trackers import Tracker
 from vesselsdf.volume import Volume, check_image, check_mask, isotropic_grid, read_volume
 from vesselsdf.volume import facts as volume_facts
 
 __all__ = ["evaluate", "evaluate_run", "inspect", "make_mesh", "reconstruct", "reconstruct_with", "synthesise", "train"]
 
 log = logging.getLogger(__name__)
-
-RUNS = Path("runs")
-MASK_LEVELS = 4
 
 
 def reconstruct(
@@ -51,6 +44,7 @@ def reconstruct(
     mend: bool = False,
     roots: Any = None,
     memory: float | None = None,
+    ids: Sequence[int] | None = None,
 ) -> Reconstruction:
     """Reconstruct the vessels of an image, or of somebody's mask.
 
@@ -58,9 +52,14 @@ def reconstruct(
     wrote; by default the general one that comes with the package. `mask`: the volume is a segmentation (vessel above
     0), and no network is used. `mend`: take out false features: holes, cavities, specks and gaps of a voxel or two.
     `roots`: points in RAS mm at which the trees begin; without them, at their thickest ends. `memory`: GB that may be
-    taken. Raises `InputError` for anything unusable, and where more memory would be needed.
+    taken. `ids`: those of a label with several that are vessel, as one (`reconstruct_classes`: each by itself). Raises
+    `InputError` for anything unusable, and where more memory would be needed.
     """
-    source, name, provenance = _opened(volume, spacing)
+    source, name, provenance = opened(volume, spacing)
+    if ids is not None:
+        if not mask:
+            raise InputError("ids are those of a label: add --mask (mask=True) if the volume is one.")
+        source, provenance["ids"] = choose_ids(source, ids, name), list(ids)
     if mask:
         check_mask(source, name)
         if memory is not None:
@@ -160,83 +159,23 @@ def make_mesh(
     return {"mesh": meshes.check(opened.mesh), "caps": opened.caps, "closed": opened.closed}
 
 
-def _opened(volume: Volume | str | Path, spacing: tuple[float, float, float] | None) -> tuple[Volume, str, dict]:
-    if isinstance(volume, Volume):
-        return volume, "the volume", {"input": "array"}
-    path = Path(volume)
-    return read_volume(path, spacing), str(path), {"input": str(path), "input_sha256": file_hash(path)}
-
-
-def newest_run() -> Path:
-    """The run below ./runs that was trained last."""
-    models = sorted(RUNS.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
-    if not models:
-        raise InputError(
-            f"There is no trained model below {RUNS.resolve()}; run `vesselsdf train` first, or give the run's folder "
-            "with --run."
-        )
-    return models[-1].parent
-
-
-def train(config: RunConfig | None = None, output: str | Path | None = None) -> Path:
+def train(
+    config: RunConfig | None = None,
+    output: str | Path | None = None,
+    trackers: Sequence[Tracker] | None = None,
+    started: Started | None = None,
+) -> Path:
     """Train a network; returns the folder of the run. A run that was interrupted goes on where it stopped.
 
     `output`: folder of the run; by default ./runs/<data>-<hash of the configuration>, so that the same configuration
-    finds its own run again.
+    finds its own run again. `trackers`: who is told figures and pictures (`vesselsdf.trackers`), instead of TensorBoard
+    in the run's folder; they are closed at the end. `started`: called once with what the run understood
+    (`training_facts.TrainingFacts`), before its first step. Of several processes only the first calls either.
     """
     config = config or RunConfig()
     folder = Path(output) if output else RUNS / run_name(config)
-    from vesselsdf import processes
-
-    processes.join()
-    try:
-        model, held_out = _fitted(config, folder)
-        if processes.rank() == 0:
-            _finish(folder, model, held_out)
-    finally:
-        processes.leave()
+    train_run(config, folder, trackers, started)
     return folder
-
-
-def _fitted(config: RunConfig, folder: Path) -> tuple[Model, list[LabelledCase]]:
-    """Cases prepared (by the first process alone) and the network trained; and the cases held out."""
-    from vesselsdf import processes
-    from vesselsdf.training import fit
-
-    first = processes.rank() == 0
-    source = open_source(config.data, config.training.seed)
-    settings = Preprocessing(spacing=config.data.spacing, window=source.window)
-    # Beyond this nothing is learned about the distance: the band of the coarsest level.
-    reach = 3.0 * 2 ** (config.network.levels - 1)
-    held_out: list[LabelledCase] = []
-    if first:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_partial(folder)
-        claim_folder(folder, config)
-        prepare_all(folder / "cases", source.training, partial(_pair, source), settings, reach)
-        held_out = [source.load(name) for name in track(source.validation, "load validation", unit="case")]
-    processes.wait()
-    training = prepare_all(folder / "cases", source.training, partial(_pair, source), settings, reach)
-    return fit(config, training, folder, settings, lambda model: quick_figures(model, held_out)), held_out
-
-
-def _finish(folder: Path, model: Model, held_out: Sequence[LabelledCase]) -> None:
-    """Choose the threshold on the held-out cases and write the model."""
-    threshold, curve = choose_threshold(model, held_out)
-    write_json(folder / "threshold.json", {"threshold_voxels": threshold, "curve": curve})
-    settings = model.preprocessing.model_copy(update={"threshold": threshold})
-    save_model(folder / "model.safetensors", replace(model, preprocessing=settings), model.config.training.steps)
-
-
-def _pair(source: Source, name: str) -> tuple[Volume, Volume]:
-    case = source.load(name)
-    return case.image, case.distance()
-
-
-def run_name(config: RunConfig) -> str:
-    """A name that is the same for the same configuration."""
-    digest = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
-    return f"{Path(config.data.root).name}-{digest}"
 
 
 def synthesise(folder: str | Path, cases: int, seed: int, modality: str, size: int, spacing: float) -> list[str]:

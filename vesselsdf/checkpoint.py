@@ -122,6 +122,11 @@ def load_state(path: Path) -> TrainingState:
         raise RunError(f"The checkpoint {path} is damaged; remove it to start again from step 0.") from error
 
 
+def steps_done(path: Path) -> int:
+    """Steps after which a training state was saved; 0 if there is none. `RunError` if it is damaged."""
+    return load_state(path).step if path.is_file() else 0
+
+
 def _save(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
     from safetensors.torch import save_file
 

@@ -25,6 +25,7 @@ usage: vesselsdf COMMAND [options]        vesselsdf COMMAND --help for the optio
 examples:
   vesselsdf train                                         the small network on synthetic trees
   vesselsdf train --data.root my_cases                    on your own (nnU-Net, MSD or images/ + labels/ folders)
+  vesselsdf train --data.root my_cases --training.start general       fine-tune the weights that come with it
   vesselsdf reconstruct scan.nii.gz -o result             with the weights that come with it
   vesselsdf reconstruct mask.nii.gz -o result --mask      from anybody's segmentation, no network
   vesselsdf convert slices/ brain.zarr --spacing 0.001 0.001 0.002

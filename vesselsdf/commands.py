@@ -6,44 +6,10 @@ from typing import Annotated, Any
 
 from vesselsdf.constants import Modality
 from vesselsdf.data_commands import data
-from vesselsdf.options import parse, take
+from vesselsdf.options import parse
+from vesselsdf.train_command import train
 
 Spacing = tuple[float, float, float]
-
-
-def _train(arguments: list[str]) -> int:
-    import tyro
-
-    from vesselsdf.config import RunConfig, load_config
-
-    output, arguments = take(arguments, "--output", "-o")
-    config_file, arguments = take(arguments, "--config")
-    config = tyro.cli(
-        RunConfig,
-        default=load_config(config_file) if config_file else RunConfig(),
-        args=arguments,
-        prog="vesselsdf train",
-        description="Train the network; a run that was interrupted goes on where it stopped.\n\n"
-        "  --config FILE    settings in YAML; flags given beside it win\n"
-        "  --output FOLDER  (-o) of the run; by default runs/<data>-<hash of the settings>\n\n"
-        "examples:\n"
-        "  vesselsdf train\n"
-        "  vesselsdf train --data.root my_cases --data.window -100 500 --output runs/mine\n"
-        "  vesselsdf train --config run.yaml --network.width 16 --training.steps 5000",
-    )
-    from vesselsdf import processes
-    from vesselsdf.api import train
-
-    shape = f"{config.training.batch} patches of {config.training.patch}^3, {config.network.levels} levels"
-    first = processes.rank() == 0
-    if first:
-        print(f"Training on {config.data.root} data: {config.training.steps} steps of {shape}.", flush=True)
-    folder = train(config, output)
-    if first:
-        model = folder / "model.safetensors"
-        print(f"Trained model: {model}\nNext: vesselsdf evaluate --run {folder}")
-        print(f"Then: vesselsdf reconstruct SCAN -o result --checkpoint {model}")
-    return 0
 
 
 def _reconstruct(arguments: list[str]) -> int:
@@ -59,6 +25,9 @@ def _reconstruct(arguments: list[str]) -> int:
         spacing: Spacing | None = None,
         memory: str | None = None,
         max_error: float | None = None,
+        ids: tuple[int, ...] = (),
+        each_class: bool = False,
+        names: str | None = None,
     ) -> int:
         """Volume in; distance field, watertight mesh, centreline graph and topology report out.
 
@@ -72,6 +41,9 @@ def _reconstruct(arguments: list[str]) -> int:
             spacing: voxel edges in mm, for .npy and TIFF files only.
             memory: that may be taken, as 4GB; what needs more is refused before it begins.
             max_error: of the distance fields in sdf.zarr, mm; by default an eighth of a voxel (a 64th near the wall).
+            ids: with --mask: the label ids that are vessel; by default all above 0.
+            each_class: with --mask: every id by itself, in a folder of its own, and a table of where they touch.
+            names: of the ids, for --each-class: 1=artery,2=vein, a dataset card (topcow), a .toml or .json file.
         """
         from vesselsdf.api import reconstruct
         from vesselsdf.errors import InputError
@@ -80,7 +52,14 @@ def _reconstruct(arguments: list[str]) -> int:
 
         if max_error is not None and not max_error > 0:
             raise InputError(f"--max-error is {max_error}: give a positive length in mm.")
-        made = reconstruct(volume, checkpoint, mask, spacing, mend, root, gigabytes(memory) if memory else None)
+        if each_class:
+            if not mask or mend or root or memory or checkpoint:
+                raise InputError("--each-class goes with --mask, --ids, --names, --spacing and --max-error alone.")
+            return _reconstruct_classes(volume, output, names, ids, spacing, max_error)
+        if names:
+            raise InputError("--names is for --each-class; --ids chooses what is vessel by number.")
+        limit = gigabytes(memory) if memory else None
+        made = reconstruct(volume, checkpoint, mask, spacing, mend, root, limit, ids or None)
         made.save(output, max_error)
         print(reconstruction_summary(made, output))
         return 0
@@ -89,9 +68,21 @@ def _reconstruct(arguments: list[str]) -> int:
         "  vesselsdf reconstruct scan.nii.gz -o result\n"
         "  vesselsdf reconstruct dicom_folder -o result --checkpoint runs/mine/model.safetensors\n"
         "  vesselsdf reconstruct label.nii.gz -o result --mask\n"
-        "  vesselsdf reconstruct label.nii.gz -o result --mask --mend --root -12.5 40 -310"
+        "  vesselsdf reconstruct label.nii.gz -o result --mask --mend --root -12.5 40 -310\n"
+        "  vesselsdf reconstruct label.nii.gz -o result --mask --ids 1 3\n"
+        "  vesselsdf reconstruct label.nii.gz -o result --mask --each-class --names 1=artery,2=vein"
     )
     return parse(command, "reconstruct", examples, arguments)
+
+
+def _reconstruct_classes(volume, output, names, ids, spacing, max_error) -> int:
+    from vesselsdf.classes import reconstruct_classes, save_classes
+    from vesselsdf.report.text import classes_table
+    from vesselsdf.volume import read_volume
+
+    made = reconstruct_classes(volume, names, ids or None, spacing)
+    print(classes_table(save_classes(made, read_volume(volume, spacing), output, max_error), output))
+    return 0
 
 
 def _blocks(arguments: list[str]) -> int:
@@ -384,7 +375,7 @@ def _doctor(arguments: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
-    "train": _train,
+    "train": train,
     "reconstruct": _reconstruct,
     "blocks": _blocks,
     "convert": _convert,

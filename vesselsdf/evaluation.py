@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from vesselsdf import scales
 from vesselsdf.branch_persistence import Describe
@@ -18,6 +18,7 @@ from vesselsdf.metrics import Side, measure, summarise
 from vesselsdf.network import VesselNet
 from vesselsdf.overlap import cldice, dice
 from vesselsdf.reconstruction import Reconstruction
+from vesselsdf.report.wall_picture import wall_picture
 from vesselsdf.segment_comparison import compare_segments
 from vesselsdf.segment_findings import findings
 from vesselsdf.segments import label_ids
@@ -32,6 +33,8 @@ from vesselsdf.volume import Volume, check_same_grid, resample
 THRESHOLDS = (-0.4, -0.2, 0.0, 0.2, 0.4, 0.6)
 # Sums of Dice and clDice that differ by no more say nothing about which of two thresholds is better.
 AS_GOOD = 0.005
+# Held-out cases of which there are pictures: enough to see what goes wrong.
+PICTURES = 3
 
 
 def working_truth(case: LabelledCase, grid: Volume) -> Float[np.ndarray, "x y z"]:
@@ -39,16 +42,46 @@ def working_truth(case: LabelledCase, grid: Volume) -> Float[np.ndarray, "x y z"
     return resample(case.distance(), grid.shape, grid.affine).array
 
 
-def quick_figures(model: Model, cases: Sequence[LabelledCase]) -> dict[str, float]:
-    """Mean overlap, topology errors and reachable share over whole volumes, at the wall phi = 0."""
-    rows = []
-    for case in cases:
-        working = model.preprocessing.working_volume(case.image)
+def validation(
+    model: Model, cases: Sequence[LabelledCase], most: int = PICTURES
+) -> tuple[dict[str, float], dict[str, UInt8[np.ndarray, "_ _ 3"]]]:
+    """Mean overlap, topology errors and reachable share over whole volumes, at the wall phi = 0; and pictures.
+
+    The pictures (`report.wall_picture`) are of the first `most` cases, by the names under which trackers show them.
+    """
+    rows, pictures = [], {}
+    for number, case in enumerate(cases):
+        working, fields, truth = _predicted(model, case)
         spacing = model.preprocessing.working_spacing(case.image)
-        fields = predict(model.network, working.array, spacing, model.preprocessing.acquisition(case.image))
-        truth = working_truth(case, working)
         rows.append(_figures(fields[0], truth, spacing) | reachable(model.network, fields, truth <= 0, spacing))
-    return {f"validation/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        if number < most:
+            pictures[f"validation/{case.name}"] = _picture(case.name, working, truth, fields[0])
+    return {f"validation/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}, pictures
+
+
+def pictures_of(
+    model: Model, cases: Sequence[LabelledCase], most: int = PICTURES
+) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
+    """The pictures of `validation`, with the wall where the model's threshold puts it."""
+    pictures = {}
+    for case in cases[:most]:
+        working, fields, truth = _predicted(model, case)
+        offset = np.float32(model.preprocessing.threshold * model.preprocessing.working_spacing(case.image))
+        pictures[f"validation/{case.name}"] = _picture(case.name, working, truth, fields[0] - offset)
+    return pictures
+
+
+def _predicted(model: Model, case: LabelledCase) -> tuple[Volume, list[np.ndarray], np.ndarray]:
+    """The normalised image of a case on its working grid, the network's fields and the truth there, mm."""
+    working = model.preprocessing.working_volume(case.image)
+    spacing = model.preprocessing.working_spacing(case.image)
+    fields = predict(model.network, working.array, spacing, model.preprocessing.acquisition(case.image))
+    return working, fields, working_truth(case, working)
+
+
+def _picture(name: str, working: Volume, truth: np.ndarray, field: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    title = f"{name}: Dice {dice((field <= 0) & ~np.isnan(truth), truth <= 0):.2f}"
+    return wall_picture(working, working.with_array(truth), working.with_array(field), title)
 
 
 def _figures(field: np.ndarray, distance: np.ndarray, spacing: float) -> dict[str, float]:
@@ -87,10 +120,8 @@ def choose_threshold(model: Model, cases: Sequence[LabelledCase]) -> tuple[float
     """
     curve: dict[float, list[dict[str, float]]] = {threshold: [] for threshold in THRESHOLDS}
     for case in cases:
-        working = model.preprocessing.working_volume(case.image)
+        _, (field, *_), truth = _predicted(model, case)
         spacing = model.preprocessing.working_spacing(case.image)
-        field = predict(model.network, working.array, spacing, model.preprocessing.acquisition(case.image))[0]
-        truth = working_truth(case, working)
         for threshold, rows in curve.items():
             rows.append(_figures(field - np.float32(threshold * spacing), truth, spacing))
     means = [

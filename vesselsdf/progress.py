@@ -41,3 +41,11 @@ def track(
         items, desc=description, total=total, unit=unit, initial=initial, leave=False, disable=not _shown.get(),
         dynamic_ncols=True, unit_scale=scale,
     )  # fmt: skip
+
+
+def above(text: str) -> None:
+    """Write a line to standard output above the progress bar, if one is shown: for the command line alone."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(_lock)
+    tqdm.write(text)

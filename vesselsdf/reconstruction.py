@@ -37,7 +37,7 @@ from vesselsdf.report.preview import preview_png
 from vesselsdf.roots import set_roots
 from vesselsdf.topology.betti import betti_numbers
 from vesselsdf.topology.survival import survival
-from vesselsdf.volume import Volume, resample, write_volume
+from vesselsdf.volume import Volume, read_volume, resample, write_volume
 
 log = logging.getLogger(__name__)
 
@@ -236,6 +236,16 @@ def versions() -> dict[str, Any]:
         "packages": {name: version(name) for name in packages},
         "command": sys.argv,
     }
+
+
+def opened(
+    volume: Volume | str | Path, spacing: tuple[float, float, float] | None
+) -> tuple[Volume, str, dict[str, Any]]:
+    """A volume that may be in a file, what to call it in messages, where it came from; `spacing`: see `read_volume`."""
+    if isinstance(volume, Volume):
+        return volume, "the volume", {"input": "array"}
+    path = Path(volume)
+    return read_volume(path, spacing), str(path), {"input": str(path), "input_sha256": file_hash(path)}
 
 
 def file_hash(path: Path) -> str:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -45,7 +45,7 @@ class PreparedCase:
 
     `image`: (X, Y, Z) float16, normalised; `sdf`: (X, Y, Z) float16, voxels, clipped, NaN where it is not known;
     `skeleton`: (n, 3) voxel indices; `acquisition`: see `Preprocessing.acquisition`. `hard`: places of this kind each,
-    (n, 3): thin branches, forks, near misses.
+    (n, 3): thin branches, forks, near misses. `edges`: of the voxels of its image, mm; NaN where they were not kept.
     """
 
     name: str
@@ -54,6 +54,7 @@ class PreparedCase:
     skeleton: Int[np.ndarray, "n 3"]
     acquisition: Float32[np.ndarray, "4"]
     hard: tuple[Int[np.ndarray, "_ 3"], ...] = ()
+    edges: Float[np.ndarray, "3"] = field(default_factory=lambda: np.full(3, np.nan))
 
 
 Load = Callable[[], tuple[Volume, Volume]]
@@ -85,21 +86,24 @@ def prepare(folder: Path, name: str, load: Load, settings: Preprocessing, reach:
         check_image(image, name)
         grid = settings.working_volume(image)
         spacing = settings.working_spacing(image)
-        field = resample(distance, grid.shape, grid.affine).array / np.float32(spacing)
-        skeleton = np.argwhere(thin(field <= 0, field)).astype(np.int32)
+        sdf = resample(distance, grid.shape, grid.affine).array / np.float32(spacing)
+        skeleton = np.argwhere(thin(sdf <= 0, sdf)).astype(np.int32)
         _save_folder(
             target,
             image=grid.array.astype(np.float16),
-            sdf=np.clip(field, -reach, reach).astype(np.float16),
+            sdf=np.clip(sdf, -reach, reach).astype(np.float16),
             skeleton=skeleton,
             acquisition=settings.acquisition(image),
-            **hard_places(field, skeleton),
+            edges=np.array(image.spacing),
+            **hard_places(sdf, skeleton),
         )
     image, sdf = (np.load(target / f"{key}.npy", mmap_mode="r") for key in ("image", "sdf"))
     skeleton, acquisition, *hard = (
         np.load(target / f"{key}.npy") for key in ("skeleton", "acquisition", "thin", "forks", "gaps")
     )
-    return PreparedCase(name, image, sdf, skeleton, acquisition, tuple(hard))
+    edges = target / "edges.npy"  # absent from what earlier versions prepared
+    known = np.load(edges) if edges.is_file() else np.full(3, np.nan)
+    return PreparedCase(name, image, sdf, skeleton, acquisition, tuple(hard), known)
 
 
 def hard_places(field: Float[np.ndarray, "x y z"], skeleton: Int[np.ndarray, "n 3"]) -> dict[str, np.ndarray]:

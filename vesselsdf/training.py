@@ -6,10 +6,8 @@ any moment and started again ends with the weights of the undisturbed run, bit f
 of threads).
 """
 
-import json
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -24,7 +22,6 @@ from vesselsdf.checkpoint import Model, build_network, load_state, save_model, s
 from vesselsdf.config import RunConfig
 from vesselsdf.errors import InputError, RunError
 from vesselsdf.familiarity import of_image, of_vessels, ranges
-from vesselsdf.files import write_text
 from vesselsdf.losses import total_loss
 from vesselsdf.network import VesselNet
 from vesselsdf.optimiser import Optimiser
@@ -32,6 +29,7 @@ from vesselsdf.preprocessing import Preprocessing
 from vesselsdf.progress import track
 from vesselsdf.sampling import Batch, PreparedCase, draw
 from vesselsdf.scales import pyramid
+from vesselsdf.trackers import Journal, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +39,8 @@ FINAL_RATE = 0.01
 # is what it will be at inference.
 ADAPTING = 0.4
 
-Validate = Callable[[Model], dict[str, float]]
+Validate = Callable[[Model], tuple[dict[str, float], dict[str, np.ndarray]]]
+"""Figures by name, and pictures (h, w, 3) uint8 by name, of a model."""
 
 
 def fit(
@@ -50,15 +49,16 @@ def fit(
     folder: Path,
     preprocessing: Preprocessing,
     validate: Validate | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> Model:
     """Train on `cases`, resuming from `folder` if it holds a checkpoint; returns the model with averaged weights.
 
     If `torchrun` started several processes (`vesselsdf.processes`), they share the patches of every step; the first one
-    writes, validates and shows its progress.
+    writes, validates, tells the trackers and shows its progress.
 
-    Writes `state.safetensors` (to resume), `model.safetensors` (to reconstruct), `metrics.jsonl` and TensorBoard
-    events to `folder`. `validate` is called with the averaged model every `validate_every` steps and its figures
-    are logged.
+    Writes `state.safetensors` (to resume), `model.safetensors` (to reconstruct) and `metrics.jsonl` to `folder`.
+    `validate` is called with the averaged model every `validate_every` steps; its figures are written, and these and
+    its pictures are told to the trackers, which the caller closes.
     """
     settings, first = config.training, processes.rank() == 0
     share = _share_of(settings.batch)
@@ -75,7 +75,7 @@ def fit(
     model = Model(averaged, config, preprocessing, seen)
     start = _resume(folder / "state.safetensors", network, average, optimiser)
 
-    with ThreadPoolExecutor(1) as ahead, Journal(folder, start) if first else nullcontext() as journal:
+    with ThreadPoolExecutor(1) as ahead, Journal(folder, start, trackers) if first else nullcontext() as journal:
 
         def patches(step: int):
             return ahead.submit(draw, cases, settings.patch, len(share), settings.seed, step, share.start)
@@ -113,7 +113,7 @@ def fit(
                 save_state(folder / "state.safetensors", done, network.state_dict(), average, optimiser.state())
             if validate and (done % settings.validate_every == 0 and done != settings.steps):
                 averaged.load_state_dict(average)
-                journal.write(done, validate(model))
+                journal.write(done, *validate(model))
     processes.wait()
     averaged.load_state_dict(average)
     return model
@@ -196,42 +196,3 @@ def update_average(average: dict[str, Tensor], weights: dict[str, Tensor], decay
             average[key].lerp_(value, 1 - decay)
         else:
             average[key].copy_(value)
-
-
-class Journal:
-    """`metrics.jsonl` and TensorBoard events of a run; lines beyond the step resumed from are dropped."""
-
-    def __init__(self, folder: Path, start: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "metrics.jsonl"
-        if self.path.is_file():
-            whole = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= start]
-            write_text(self.path, "".join(f"{line}\n" for line in whole))
-        self.file = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
-        self.began = time.monotonic()
-
-    def write(self, step: int, figures: dict[str, float]) -> None:
-        """Append one line: the step, seconds since the process began, and the figures."""
-        line = {"step": step, "seconds": round(time.monotonic() - self.began, 2), **figures}
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
-        for key, value in figures.items():
-            if math.isfinite(value):
-                self.board.add_scalar(key, value, step)
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.board.close()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line cut short by a kill

@@ -121,8 +121,8 @@ def vertex_radii(mesh: trimesh.Trimesh, graph: nx.MultiGraph) -> Float[np.ndarra
     return radii[deepest_ball(np.asarray(mesh.vertices), centres, radii)]
 
 
-def along_body_axes(volume: Volume) -> tuple[np.ndarray, list[tuple[float, float]]]:
-    """The array with axes nearest to right, front and head, each rising, and their extents in mm (outer faces)."""
+def grid_axes(volume: Volume) -> list[int]:
+    """The grid's axis nearest to each body axis (right, front, head), each taken once."""
     directions = volume.affine[:3, :3] / np.asarray(volume.spacing)
     remaining = [0, 1, 2]
     order = []
@@ -130,6 +130,12 @@ def along_body_axes(volume: Volume) -> tuple[np.ndarray, list[tuple[float, float
         axis = max(remaining, key=lambda a: abs(directions[body, a]))
         remaining.remove(axis)
         order.append(axis)
+    return order
+
+
+def along_body_axes(volume: Volume) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """The array with axes nearest to right, front and head, each rising, and their extents in mm (outer faces)."""
+    directions, order = volume.affine[:3, :3] / np.asarray(volume.spacing), grid_axes(volume)
     array = volume.array.transpose(order)
     extents = []
     for body, axis in enumerate(order):

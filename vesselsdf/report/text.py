@@ -61,6 +61,26 @@ def reconstruction_summary(made: Any, folder: Path) -> str:
     return "\n".join(lines)
 
 
+def classes_table(report: Mapping[str, Any], folder: Path) -> str:
+    """A line for each class of a label, and one for each pair that touches (`classes.save_classes`)."""
+    names = {row["id"]: row["name"] for row in report["classes"]}
+    keys = ("id", "betti", "voxels_mm3", "mesh_mm3", "length_mm", "branches")
+    rows = [[row["name"], *(row[key] for key in keys)] for row in report["classes"]]
+    lines = [columns(["class", "id", "beta0,1,2", "mm3", "mm3 of mesh", "length, mm", "branches"], rows)]
+    if report["contacts"]:
+        touching = [
+            [names[one["ids"][0]], names[one["ids"][1]], one["faces"], one["area_mm2"], _place(one["places"][0])]
+            for one in report["contacts"]
+        ]
+        header = ["touching", "and", "voxel faces", "mm2", "largest place, mm"]
+        lines += ["", columns(header, touching)]
+    else:
+        lines.append("No two classes touch.")
+    differing = [row["name"] for row in report["classes"] if not row["agrees"]]
+    lines += [f"warning: field, mesh and graph of {name} do not agree; see its topology.json" for name in differing]
+    return "\n".join([*lines, "", f"Each class lies in its own folder below {folder}; {folder / 'classes.json'}."])
+
+
 def warnings_of(topology: Mapping[str, Any], folder: Path) -> list[str]:
     """Where field, mesh and graph disagree, the first few; and how many features are as small as noise."""
     disagreements = topology["agreement"]["disagreements"]
