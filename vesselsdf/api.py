@@ -54,6 +54,11 @@ def reconstruct(
     `roots`: points in RAS mm at which the trees begin; without them, at their thickest ends. `memory`: GB that may be
     taken. `ids`: those of a label with several that are vessel, as one (`reconstruct_classes`: each by itself). Raises
     `InputError` for anything unusable, and where more memory would be needed.
+
+    >>> x, y, z = np.indices((24, 24, 40)) - 12
+    >>> made = reconstruct(Volume((np.hypot(x, y) < 4).astype(np.uint8), np.diag([0.5, 0.5, 0.5, 1])), mask=True)
+    >>> made.topology()["betti"], made.mesh().is_watertight, made.graph.number_of_edges()
+    ((1, 0, 0), True, 1)
     """
     source, name, provenance = opened(volume, spacing)
     if ids is not None:

@@ -167,11 +167,16 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError("compare: the same prediction was given twice; give each file once.")
-    depth, names = 0, [stem(path) for path in paths]
-    while len(set(names)) < len(names):
-        depth += 1
-        names = ["/".join([*path.resolve().parts[-1 - depth : -1], stem(path)]) for path in paths]
-    return names
+    given, whole = [path.parts[:-1] for path in paths], [path.resolve().parts[:-1] for path in paths]
+    for last in ([stem(path) for path in paths], [path.name for path in paths]):
+        for folders in (given, whole):
+            for depth in range(1 + max(map(len, folders))):
+                names = [
+                    "/".join([*one[max(len(one) - depth, 0) :], end]) for one, end in zip(folders, last, strict=True)
+                ]
+                if len(set(names)) == len(names):
+                    return names
+    return [str(path) for path in paths]
 
 
 def _opened(volume: Volume | str | Path, name: str) -> tuple[Volume, str]:

@@ -1,6 +1,7 @@
 """The page of an evaluation: walls by their distance to each other, what was missed, several methods side by side."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,3 +179,6 @@ def test_an_image_needs_its_case(tmp_path, capsys):
 
 def test_names_are_as_short_as_they_can_be(tmp_path):
     assert distinct_names([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]) == ["a", "b"]
+    assert distinct_names([tmp_path / "x" / "a.nii.gz", tmp_path / "y" / "a.nii.gz"]) == ["x/a", "y/a"]
+    assert distinct_names([tmp_path / "a.nii.gz", tmp_path / "a.mha"]) == ["a.nii.gz", "a.mha"]
+    assert len(set(distinct_names([Path("a.nii.gz"), tmp_path / "a.nii.gz"]))) == 2
