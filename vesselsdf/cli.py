@@ -18,6 +18,7 @@ usage: vesselsdf COMMAND [options]        vesselsdf COMMAND --help for the optio
   evaluate     compare masks or distance fields with a reference, or measure a trained run
   synth        write synthetic cases: image, label, exact distance field, graph
   data         data sets that load by name: list, show, check a copy of one, prepare it for training
+  export       models and results for MONAI, ONNX, DICOM, 3D Slicer
   inspect      say what a file holds, and what reconstructing it will take
   doctor       examine this machine and say what is wrong with it
 
@@ -31,6 +32,7 @@ examples:
   vesselsdf mesh result -o flow.vtp --smooth --open-ends  wall, inlets and outlets for flow simulation
   vesselsdf evaluate                                      the newest run on its held-out cases
   vesselsdf evaluate --prediction p.nii.gz --reference r.nii.gz --levels
+  vesselsdf export seg result --series dicom_folder       the mask as DICOM SEG
 
 exit codes: 0 ok, 2 usage or bad input, 3 failed run, 4 topology check failed (evaluate --require-topology)
 """

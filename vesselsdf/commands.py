@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from vesselsdf.constants import Modality
 from vesselsdf.data_commands import data
+from vesselsdf.export_commands import export
 from vesselsdf.options import parse, take
 
 Spacing = tuple[float, float, float]
@@ -352,6 +353,7 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "evaluate": _evaluate,
     "synth": _synth,
     "data": data,
+    "export": export,
     "inspect": _inspect,
     "doctor": _doctor,
 }
