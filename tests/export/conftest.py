@@ -1,4 +1,4 @@
-"""One small reconstruction, on a grid that is turned, mirrored and anisotropic, with all its files."""
+"""One small reconstruction, on a grid that is turned, mirrored and anisotropic, and what exports read of it."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import vesselsdf
+from vesselsdf.graph_files import write_json
 from vesselsdf.reconstruction import Reconstruction
 from vesselsdf.synthesis.cases import synthetic_case
 from vesselsdf.volume import Volume, write_volume
@@ -25,7 +26,7 @@ def turned(spacing):
 @pytest.fixture(scope="session")
 def scan(tmp_path_factory) -> Path:
     """A simulated MR scan of 48 x 40 voxels of 0.5 mm and 22 slices of 1 mm."""
-    image = synthetic_case(11, (48, 40, 44), (0.5,) * 3, "mr").image.array
+    image = synthetic_case(9, (48, 40, 44), (0.5,) * 3, "mr").image.array
     path = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
     write_volume(Volume(image.reshape(48, 40, 22, 2).mean(axis=3), turned([0.5, 0.5, 1.0])), path)
     return path
@@ -38,7 +39,9 @@ def made(scan) -> Reconstruction:
 
 @pytest.fixture(scope="session")
 def result(made, tmp_path_factory) -> Path:
-    """The folder of `made`."""
+    """A folder with those files of `made` that exports read."""
     folder = tmp_path_factory.mktemp("result")
-    made.save(folder)
+    write_volume(made.sdf, folder / "sdf.nii.gz")
+    write_volume(made.mask, folder / "vessels.nii.gz")
+    write_json(made.graph, folder / "centreline.json")
     return folder

@@ -90,7 +90,7 @@ def test_metadata_lead_to_the_field_of_reconstruct_without_the_package(path, tmp
     import nibabel
     from scipy.ndimage import map_coordinates
 
-    image = synthetic_case(11, (48, 40, 44), (0.5,) * 3, "ct").image.array.reshape(48, 40, 22, 2).mean(axis=3)
+    image = synthetic_case(5, (48, 40, 44), (0.5,) * 3, "ct").image.array.reshape(48, 40, 22, 2).mean(axis=3)
     write_volume(Volume(image, np.diag([-0.5, 0.5, 1.0, 1.0])), tmp_path / "scan.nii.gz")
     running = session(str(path))
     told = {key: json.loads(value) for key, value in running.get_modelmeta().custom_metadata_map.items()}
