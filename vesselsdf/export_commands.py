@@ -13,6 +13,7 @@ HELP = """Models and results in the formats of other tools.
   vesselsdf export onnx -o model.onnx                  the network for ONNX Runtime and its kin
   vesselsdf export seg result --series DICOM -o v.dcm  the mask as DICOM SEG on the frames of its series
   vesselsdf export slicer result                       segmentation and end points for 3D Slicer
+  vesselsdf export vmtk result                         centrelines cut into branches, for VMTK
 
 What each file is, and which tool opens it: docs/exports.md.
 """
@@ -140,6 +141,33 @@ def _slicer(arguments: list[str]) -> int:
     return parse(command, "export slicer", examples, arguments)
 
 
+def _vmtk(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        result: Annotated[Path, tyro.conf.Positional],
+        output: Annotated[Output, tyro.conf.arg(aliases=["-o"])] = None,
+    ) -> int:
+        """Write the centrelines of a result as VMTK's own tools do: a line to each end, whole and cut into branches.
+
+        Args:
+            result: folder of a reconstruction.
+            output: folder for centrelines.vtp and branches.vtp; by default vmtk in the folder of the result.
+        """
+        from vesselsdf.export.result import read_graph
+        from vesselsdf.export.vmtk import TRACTS, WHOLE, write_vmtk
+
+        folder = output or result / "vmtk"
+        count, loops = write_vmtk(read_graph(result), folder)
+        left = f"; {loops} branches that close loops are left out" if loops else ""
+        print(f"VMTK: {folder / WHOLE} ({count} lines), {folder / TRACTS}{left}")
+        print("Open them with VMTK (vmtkbranchclipper, vmtkbifurcationreferencesystems), ParaView or 3D Slicer.")
+        return 0
+
+    examples = "  vesselsdf export vmtk result\n  vesselsdf export vmtk result -o for_vmtk"
+    return parse(command, "export vmtk", examples, arguments)
+
+
 ACTIONS: dict[str, Callable[[list[str]], int]] = {
-    "bundle": _bundle, "onnx": _onnx, "seg": _seg, "slicer": _slicer,
+    "bundle": _bundle, "onnx": _onnx, "seg": _seg, "slicer": _slicer, "vmtk": _vmtk,
 }  # fmt: skip
