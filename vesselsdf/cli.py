@@ -18,7 +18,7 @@ usage: vesselsdf COMMAND [options]        vesselsdf COMMAND --help for the optio
   evaluate     compare masks or distance fields with a reference, or measure a trained run
   synth        write synthetic cases: image, label, exact distance field, graph
   data         data sets that load by name: list, show, check a copy of one, prepare it for training
-  export       models and results for MONAI, ONNX, DICOM, 3D Slicer
+  export       models and results for MONAI, ONNX, DICOM, 3D Slicer, VMTK, Neuroglancer
   inspect      say what a file holds, and what reconstructing it will take
   doctor       examine this machine and say what is wrong with it
 

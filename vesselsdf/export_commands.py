@@ -14,6 +14,7 @@ HELP = """Models and results in the formats of other tools.
   vesselsdf export seg result --series DICOM -o v.dcm  the mask as DICOM SEG on the frames of its series
   vesselsdf export slicer result                       segmentation and end points for 3D Slicer
   vesselsdf export vmtk result                         centrelines cut into branches, for VMTK
+  vesselsdf export neuroglancer result -o folder       of any size: mask, wall and centreline for Neuroglancer
 
 What each file is, and which tool opens it: docs/exports.md.
 """
@@ -168,6 +169,32 @@ def _vmtk(arguments: list[str]) -> int:
     return parse(command, "export vmtk", examples, arguments)
 
 
+def _neuroglancer(arguments: list[str]) -> int:
+    import tyro
+
+    def command(
+        result: Annotated[Path, tyro.conf.Positional],
+        output: Annotated[Output, tyro.conf.arg(aliases=["-o"])] = None,
+    ) -> int:
+        """Write a result of any size for Neuroglancer: mask at several resolutions, wall, centreline with radii.
+
+        Args:
+            result: folder of a reconstruction, in one piece or in blocks.
+            output: folder; by default neuroglancer in the folder of the result.
+        """
+        from vesselsdf.export.neuroglancer import write_neuroglancer
+
+        folder = output or result / "neuroglancer"
+        made = write_neuroglancer(result, folder)
+        print("Neuroglancer: {} ({levels} levels, {mesh} files of mesh, {vertices} points)".format(folder, **made))
+        print("Serve the folder by a web server that allows CORS, and give Neuroglancer precomputed://http://ADDRESS")
+        return 0
+
+    examples = "  vesselsdf export neuroglancer result\n  vesselsdf export neuroglancer result -o for_neuroglancer"
+    return parse(command, "export neuroglancer", examples, arguments)
+
+
 ACTIONS: dict[str, Callable[[list[str]], int]] = {
     "bundle": _bundle, "onnx": _onnx, "seg": _seg, "slicer": _slicer, "vmtk": _vmtk,
+    "neuroglancer": _neuroglancer,
 }  # fmt: skip
