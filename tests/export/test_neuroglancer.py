@@ -6,6 +6,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import trimesh
+import zarr
 
 from vesselsdf.blockwise.run import make_plan, reconstruct_in_blocks, tidy
 from vesselsdf.cli import main
@@ -14,8 +15,8 @@ from vesselsdf.export import neuroglancer
 from vesselsdf.export.neuroglancer import write_neuroglancer
 from vesselsdf.mesh import write_mesh
 from vesselsdf.synthesis.cases import synthetic_case
-from vesselsdf.volume import Volume
-from vesselsdf.zarr_volume import open_volume, write_volume
+from vesselsdf.volume import Volume, read_volume
+from vesselsdf.zarr_volume import write_volume
 
 TURNED = np.array([[0.0, -0.5, 0, 7], [0.5, 0, 0, -3], [0, 0, -1.0, 2], [0, 0, 0, 1]])
 
@@ -117,8 +118,12 @@ def test_a_blockwise_result_is_read_box_by_box(blocks, tmp_path, monkeypatch):
     monkeypatch.setattr(neuroglancer, "BOX", 64)
     monkeypatch.setattr(neuroglancer, "CHUNK", 16)
     made = write_neuroglancer(blocks, tmp_path / "out")
-    mask = open_volume(blocks / "vessels.zarr")
-    expected = mask.read(tuple(slice(n) for n in mask.shape))
+    group = zarr.open_group(str(blocks / "vessels.zarr"), mode="r")
+    expected = group["0"][...]
+    assert np.array_equal(expected, read_volume(blocks / "vessels.zarr").array)
+    (scales,) = group.attrs["ome"]["multiscales"]
+    scale, shift = scales["datasets"][0]["coordinateTransformations"]
+    assert (scale["scale"], shift["translation"]) == ([0.5, 0.5, 0.5], [7, -3, 2.25])  # first half slice
     parts = len(list((blocks / "mesh").glob("*.ply")))
     assert made["levels"] == 5
     assert made["mesh"] == parts > 1

@@ -161,7 +161,7 @@ def readme(model: Model, name: str) -> str:
     settings = model.preprocessing
     return f"""# {name}
 
-A vessel network of [VesselSDF](https://pypi.org/project/vesselsdf) as a MONAI bundle: a volume in; out come the signed
+A vessel network of VesselSDF as a MONAI bundle: a volume in; out come the signed
 distance to the vessel wall (mm, negative inside, on the isotropic working grid) and the mask on the volume's own grid.
 
 It needs `pip install "vesselsdf[bundle]"`. The numbers are those of `vesselsdf reconstruct` with the same

@@ -31,7 +31,7 @@ def read_field(folder: str | Path) -> Volume:
 
 
 def read_mask(folder: str | Path) -> Volume:
-    """The mask, 0 or 1, on the grid of the scan."""
+    """The mask, 0 or 1, on the grid of the scan, or of a blockwise result on its working grid."""
     mask = read_volume(file_of(folder, MASK))
     return mask.with_array((mask.array > 0).astype(np.uint8))
 
