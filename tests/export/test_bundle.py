@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from monai.bundle import ConfigParser, create_workflow, run, verify_metadata, verify_net_in_out
+from monai.bundle import create_workflow, run, verify_metadata, verify_net_in_out
 
+import vesselsdf
 from vesselsdf.checkpoint import GENERAL, load_model, save_model
 from vesselsdf.cli import main
 from vesselsdf.errors import InputError
@@ -112,17 +114,19 @@ def test_nothing_in_it_is_a_pickle(bundle):
     assert "Apache License" in (bundle / "LICENSE").read_text()
 
 
-def test_settings_of_a_checkpoint_come_with_it(tmp_path):
+@QUIET
+def test_settings_of_a_checkpoint_come_with_it(scan, tmp_path):
+    """Another working spacing (coarser than the pixels), a window, and a wall that is not at zero."""
     general = load_model(GENERAL)
-    settings = general.preprocessing.model_copy(update={"spacing": 0.8, "window": (-100.0, 400.0), "threshold": 0.3})
+    settings = general.preprocessing.model_copy(update={"spacing": 0.8, "window": (0.0, 1500.0), "threshold": 0.3})
     checkpoint = tmp_path / "model.safetensors"
-    save_model(checkpoint, type(general)(general.network, general.config, settings), 1)
+    save_model(checkpoint, replace(general, preprocessing=settings), 1)
     write_bundle(tmp_path / "bundle", checkpoint)
-    parser = ConfigParser()
-    parser.read_config(config(tmp_path / "bundle"))
-    transforms = parser["preprocessing"]["transforms"]
-    assert (transforms[2]["spacing"], transforms[2]["window"]) == (0.8, [-100.0, 400.0])
-    assert parser["inferer"]["threshold"] == 0.3
+    root = tmp_path / "bundle"
+    run(config_file=config(root), bundle_root=str(root), datalist=[str(scan)], output_dir=str(tmp_path))
+    expected = vesselsdf.reconstruct(scan, checkpoint)
+    assert expected.sdf.spacing == pytest.approx((0.8, 0.8, 0.8))
+    check_outputs(tmp_path, expected)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

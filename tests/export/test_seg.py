@@ -124,6 +124,16 @@ def test_what_is_no_result_or_no_series_is_refused(result, seg, tmp_path):
         write_seg(result, tmp_path, tmp_path / "v.dcm")
 
 
+def test_a_series_that_lacks_what_seg_needs_is_refused(result, made, tmp_path):
+    write_series(tmp_path / "series", made.input.shape, made.input.affine)
+    for path in (tmp_path / "series").glob("*.dcm"):
+        header = pydicom.dcmread(path)
+        del header.FrameOfReferenceUID
+        header.save_as(path)
+    with pytest.raises(InputError, match=r"cannot be referred to by a SEG \(.*Frame Of Reference UID"):
+        write_seg(result, tmp_path / "series", tmp_path / "v.dcm")
+
+
 def test_without_highdicom_there_is_one_sentence(result, seg, tmp_path, monkeypatch, capsys):
     real = builtins.__import__
 
