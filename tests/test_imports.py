@@ -32,13 +32,14 @@ ORDER = """
     report reconstruction blockwise blockwise.plan blockwise.band blockwise.skeleton
     blockwise.graph_parts blockwise.centreline blockwise.wall
     blockwise.tasks blockwise.executors blockwise.outlook blockwise.run
-    classes data_check evaluation file_evaluation runs doctor api options data_commands train_command commands cli
+    classes export.result export data_check evaluation file_evaluation runs doctor api
+    options data_commands export_commands train_command commands cli
 """.split()  # noqa: SIM905 (rows that belong together are easier to keep in order than a list of one name a line)
 
 # A module and its own backend, which is imported only when a file of its kind is met.
 BACKENDS = {("volume", "formats"), ("itk", "formats")}
 
-COMMAND_LINE = {"cli", "commands", "data_commands", "options", "train_command"}
+COMMAND_LINE = {"cli", "commands", "data_commands", "export_commands", "options", "train_command"}
 
 # Hands names on from everywhere, on first use.
 ROOT = "__init__"
@@ -151,4 +152,5 @@ def test_torch_is_imported_at_the_top_only_where_networks_live(name):
     imported |= {(node.module or "").split(".")[0] for node in tops if isinstance(node, ast.ImportFrom)}
     allowed = {"network", "sites", "image_features", "losses", "optimiser", "sampling", "training", "inference"}
     allowed |= {"checkpoint", "convolution", "doctor", "processes", "planes", "prolongation"}
+    allowed |= {"export.bundle_parts", "export.network_graph"}
     assert not imported & heavy or name in allowed, f"{MODULES[name]} imports {imported & heavy} at its top"

@@ -19,6 +19,7 @@ usage: vesselsdf COMMAND [options]        vesselsdf COMMAND --help for the optio
   compare      several methods on one case, side by side on one page
   synth        write synthetic cases: image, label, exact distance field, graph
   data         data sets that load by name: list, show, check a copy of one, prepare it for training
+  export       models and results for MONAI, ONNX, DICOM, 3D Slicer, VMTK, Neuroglancer
   inspect      say what a file holds, and what reconstructing it will take
   doctor       examine this machine and say what is wrong with it
 
@@ -34,6 +35,7 @@ examples:
   vesselsdf evaluate                                      the newest run on its held-out cases
   vesselsdf evaluate --prediction p.nii.gz --reference r.nii.gz --levels -o measured
   vesselsdf compare ours.nii.gz theirs.nii.gz --reference r.nii.gz --image scan.nii.gz
+  vesselsdf export seg result --series dicom_folder       the mask as DICOM SEG
 
 exit codes: 0 ok, 2 usage or bad input, 3 failed run, 4 topology check failed (evaluate --require-topology)
 """

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from vesselsdf.constants import Modality
 from vesselsdf.data_commands import data
+from vesselsdf.export_commands import export
 from vesselsdf.options import parse
 from vesselsdf.train_command import train
 
@@ -384,6 +385,7 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "compare": _compare,
     "synth": _synth,
     "data": data,
+    "export": export,
     "inspect": _inspect,
     "doctor": _doctor,
 }

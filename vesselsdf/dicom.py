@@ -41,13 +41,18 @@ class Slice:
 
 def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (x, y, z), rescaled, and affine to RAS mm of the only series in `folder`; `InputError` if in doubt."""
+    slices, affine = series_slices(folder)
+    return _pixels(slices), affine
+
+
+def series_slices(folder: Path) -> tuple[list[Slice], np.ndarray]:
+    """The slices of the only series in `folder`, in the order of z, and the affine from (x, y, z) to RAS mm."""
     from pydicom.config import disable_value_validation
 
     with disable_value_validation():  # scanners break the letter of the standard in ways that do no harm here
         found = [one for one in map(_header, sorted(folder.iterdir())) if one]
-    slices = _one_series(folder, found)
-    slices, affine = _geometry(folder, slices)
-    return _pixels(slices), LPS @ affine
+    slices, affine = _geometry(folder, _one_series(folder, found))
+    return slices, LPS @ affine
 
 
 def _header(path: Path) -> Slice | None:

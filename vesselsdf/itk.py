@@ -149,8 +149,8 @@ def _reason(error: RuntimeError) -> str:
     return lines[-1] if lines else "unknown reason"
 
 
-def write_itk(volume: Volume, path: Path) -> None:
-    """Write `volume` as compressed .nrrd or .mha, atomically."""
+def write_itk(volume: Volume, path: Path, notes: dict[str, str] | None = None) -> None:
+    """Write `volume` as compressed .nrrd or .mha, atomically; `notes` become fields of the header."""
     import SimpleITK
 
     from vesselsdf.formats import storable
@@ -160,5 +160,7 @@ def write_itk(volume: Volume, path: Path) -> None:
     image.SetSpacing(volume.spacing)
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection((affine[:3, :3] / volume.spacing).ravel().tolist())
+    for key, value in (notes or {}).items():
+        image.SetMetaData(key, value)
     with atomic_path(path) as temporary:
         SimpleITK.WriteImage(image, str(temporary), useCompression=True)

@@ -23,6 +23,7 @@ def write_polydata(
     cells: for `Verts`, `Lines` or `Polys` the points of all cells in a row, and the number of points of each cell.
     cell_data: in VTK's order of cells, which is that of the three names.
 
+    The field array `SPACE` says that points are RAS mm, or 3D Slicer would take them for LPS.
     Integers and floats are kept as they are (4 or 8 bytes, or uint8); booleans become uint8.
     """
     kinds = ("Verts", "Lines", "Polys")
@@ -42,6 +43,7 @@ def write_polydata(
         path,
         '<?xml version="1.0"?>\n'
         '<VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64">\n<PolyData>\n'
+        f"{SPACE}\n"
         f'<Piece NumberOfPoints="{len(points)}" {counts} NumberOfStrips="0">\n{body}\n'
         "</Piece>\n</PolyData>\n</VTKFile>\n",
     )
@@ -60,6 +62,12 @@ def vtk_section(tag: str, arrays: Arrays) -> str:
         )
     return "\n".join([*lines, f"</{tag}>"])
 
+
+SPACE = (
+    '<FieldData><DataArray type="String" Name="SPACE" NumberOfTuples="1" format="ascii">82 65 83 0</DataArray>'
+    "</FieldData>"
+)
+"""The string RAS, as VTK's XML writes strings: numbers of characters."""
 
 VTK_NAMES = {
     "uint8": "UInt8", "int32": "Int32", "int64": "Int64", "float32": "Float32", "float64": "Float64",

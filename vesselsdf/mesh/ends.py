@@ -264,6 +264,8 @@ class Branch:
 
     def section(self, near: Neighbourhood, place: float) -> tuple[Cut, float] | str:
         """The cut at a place and its area relative to the centreline's; else why there is none, as a clause."""
+        if self.along[-1] <= 0:
+            return "its branch has no length"
         radius = self.radius_at(place)
         centre, normal = self.at(place), self.outward(place)
         for _ in range(2):

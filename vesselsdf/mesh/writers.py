@@ -15,6 +15,9 @@ from vesselsdf.vtk_xml import write_polydata
 # A patient's right, front and head (R, A, S in mm) therefore become -X, +Z and +Y.
 RAS_MM_TO_GLTF = np.array([[-1e-3, 0, 0, 0], [0, 0, 1e-3, 0], [0, 1e-3, 0, 0], [0, 0, 0, 1]])
 
+SPACE = b"SPACE=RAS"
+"""What 3D Slicer looks for in a header; it takes meshes without it for LPS."""
+
 WRITERS = (".ply", ".stl", ".obj", ".glb", ".vtp")
 
 
@@ -44,7 +47,18 @@ def write_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
             content = with_attributes(mesh, ply_values).export(file_type="ply")
         else:
             content = mesh.export(file_type=suffix[1:])
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(in_space(content.encode() if isinstance(content, str) else content, suffix))
+
+
+def in_space(content: bytes, suffix: str) -> bytes:
+    """The file with a note in its header that coordinates are RAS; a .glb says so by its scene's transform."""
+    if suffix == ".stl":
+        return SPACE.ljust(80, b"\0") + content[80:]
+    if suffix == ".obj":
+        return b"# " + SPACE + b"\n" + content
+    if suffix == ".ply":
+        return content.replace(b"\nelement ", b"\ncomment " + SPACE + b"\nelement ", 1)
+    return content
 
 
 def write_vtp(mesh: trimesh.Trimesh, path: str | Path) -> None:
