@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import networkx as nx
 import nibabel
@@ -51,6 +52,8 @@ def test_a_mask_becomes_field_mesh_graph_and_report_that_agree(tmp_path):
         "centreline.vtp", "branches.csv", "bifurcations.csv", "terminals.csv", "anatomy.json", "topology.json",
         "barcode.svg", "preview.png", "report.html", "run.json",
     }  # fmt: skip
+    table = (Path(__file__).parents[1] / "docs" / "exports.md").read_text(encoding="utf-8")
+    assert [name for name in names if f"`{name}`" not in table] == [], "docs/exports.md says what opens each file"
     report = json.loads((tmp_path / "out" / "topology.json").read_text())
     assert report["betti"] == report["betti_of_mask_on_input_grid"] == [2, 1, 0]
     anatomy = json.loads((tmp_path / "out" / "anatomy.json").read_text())

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from vesselsdf import data_commands, export_commands
 from vesselsdf.cli import main
 from vesselsdf.commands import COMMANDS
-from vesselsdf.data_commands import ACTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -31,6 +31,7 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][\w.-]*")
+ACTIONS = {"data": data_commands.ACTIONS, "export": export_commands.ACTIONS}
 # Commands that are shown to say what they do before there is one: a placeholder, not a name.
 PLACEHOLDER = "COMMAND"
 
@@ -77,8 +78,8 @@ def test_every_command_that_is_shown_exists_with_its_options(page, monkeypatch):
             continue
         assert words[0] in COMMANDS or words[0].startswith("-"), f"{command!r}: there is no such command"
         names = [words[0]]
-        if words[0] == "data" and len(words) > 1 and not words[1].startswith("-"):
-            assert words[1].rstrip(",") in ACTIONS, f"{command!r}: there is no such action"
+        if words[0] in ACTIONS and len(words) > 1 and not words[1].startswith("-"):
+            assert words[1].rstrip(",") in ACTIONS[words[0]], f"{command!r}: there is no such action"
             names.append(words[1].rstrip(","))
         known = set(OPTION.findall(help_of(*names) if words[0] in COMMANDS else main_options()))
         for word in words[1:]:
@@ -97,7 +98,8 @@ def test_every_option_that_is_named_alone_belongs_to_some_command(page, monkeypa
     monkeypatch.setenv("COLUMNS", "200")
     if page.name == "measured.md":
         pytest.skip("names options of the benchmarks, too")
-    everything = " ".join([*(help_of(name) for name in COMMANDS), *(help_of("data", action) for action in ACTIONS)])
+    below = [help_of(name, action) for name, actions in ACTIONS.items() for action in actions]
+    everything = " ".join([*(help_of(name) for name in COMMANDS), *below])
     known = set(OPTION.findall(everything)) | {"--group.name"}
     for code in INLINE.findall(FENCE.sub("", text_of(page))):
         if code.startswith("--"):

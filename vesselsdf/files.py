@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from vesselsdf.errors import InputError
+
 PARTIAL = ".partial-"
 """How the names of files and folders that are still being written begin."""
 
@@ -44,6 +46,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def require_own(folder: str | Path, mark: str) -> None:
+    """Raise InputError if there is a folder with something in it that lacks the file `mark`: it is somebody else's."""
+    path = Path(folder)
+    if path.exists() and not (path / mark).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{folder} holds something else, which would be lost: give a name that is not taken.")
 
 
 @contextmanager

@@ -134,3 +134,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a readable checkpoint"):
         write_bundle(tmp_path / "bundle", tmp_path / "model.safetensors")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    assert main(["export", "bundle", "-o", str(tmp_path)]) == 2
+    assert "would be lost" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    for _ in range(2):
+        assert main(["export", "bundle", "-o", str(tmp_path / "bundle")]) == 0

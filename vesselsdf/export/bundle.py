@@ -11,7 +11,7 @@ from typing import Any
 
 from vesselsdf import __version__
 from vesselsdf.checkpoint import GENERAL, Model, load_model, save_model
-from vesselsdf.files import atomic_folder, write_json, write_text
+from vesselsdf.files import atomic_folder, require_own, write_json, write_text
 from vesselsdf.inference import alignment
 
 PARTS = "vesselsdf.export.bundle_parts"
@@ -23,10 +23,11 @@ DISTRIBUTIONS = ("vesselsdf", "safetensors", "nibabel", "pytorch-ignite", "fire"
 def write_bundle(folder: str | Path, checkpoint: str | Path | None = None) -> None:
     """Write the bundle of a checkpoint (by default the weights that come with the package) to a new or old folder.
 
-    Raises `InputError` for a checkpoint that is none.
+    Raises `InputError` for a checkpoint that is none, and for a folder that holds something else.
     """
     path = Path(checkpoint or GENERAL)
     model = load_model(path)
+    require_own(folder, "configs/inference.json")
     with atomic_folder(folder) as temporary:
         save_model(temporary / "models" / "model.safetensors", model, model.config.training.steps)
         write_json(temporary / "configs" / "inference.json", inference(model))

@@ -21,7 +21,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from vesselsdf.errors import InputError
 from vesselsdf.export.result import GRAPH, MASK, file_of, read_mask
-from vesselsdf.files import atomic_folder, write_json
+from vesselsdf.files import atomic_folder, require_own, write_json
 from vesselsdf.graph_files import read_json
 from vesselsdf.rooted import first_node
 from vesselsdf.zarr_volume import open_volume
@@ -46,8 +46,9 @@ def write_neuroglancer(result: str | Path, folder: str | Path) -> dict[str, int]
 
     The mask is segment 1. At coarser levels a voxel is vessel if any of its eight children is, so that thin vessels
     stay in sight; files without vessel are left out, which readers take for background. Raises `InputError` for a
-    folder that is no result.
+    result that is none, and for a folder that holds something else.
     """
+    require_own(folder, "info")
     read, shape, affine = _mask(result)
     resolution = np.linalg.norm(affine[:3, :3], axis=0) * NM
     # From RAS mm to nm in the frame of the grid, whose origin is the corner of the first voxel.
