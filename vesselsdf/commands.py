@@ -258,6 +258,7 @@ def _run_evaluation(prediction, reference, run, levels, names, align, require_to
         if names or align or image:
             raise InputError("evaluate: --names, --align and --image are for files; give --prediction and --reference.")
         report = api.evaluate_run(run, output)
+        output = output or Path(report["run"])
         print(run_table(report))
     else:
         report = file_evaluation.evaluate_files(prediction, reference, levels, names, align, output, image)

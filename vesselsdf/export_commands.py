@@ -131,10 +131,11 @@ def _slicer(arguments: list[str]) -> int:
             output: folder for vessels.seg.nrrd and ends.mrk.json; by default slicer in the folder of the result.
         """
         from vesselsdf.export.slicer import ENDS, SEGMENTATION, write_slicer
+        from vesselsdf.report.text import plural
 
         folder = output or result / "slicer"
         count = write_slicer(result, folder)
-        print(f"3D Slicer: {folder / SEGMENTATION}, {folder / ENDS} ({count} points)")
+        print(f"3D Slicer: {folder / SEGMENTATION}, {folder / ENDS} ({plural(count, 'point')})")
         print("Drop both into Slicer's window, and mesh.vtp and centreline.vtp of the result with them.")
         return 0
 
@@ -157,11 +158,16 @@ def _vmtk(arguments: list[str]) -> int:
         """
         from vesselsdf.export.result import read_graph
         from vesselsdf.export.vmtk import TRACTS, WHOLE, write_vmtk
+        from vesselsdf.report.text import plural
 
         folder = output or result / "vmtk"
         count, loops = write_vmtk(read_graph(result), folder)
-        left = f"; {loops} branches that close loops are left out" if loops else ""
-        print(f"VMTK: {folder / WHOLE} ({count} lines), {folder / TRACTS}{left}")
+        left = (
+            f"; {plural(loops, 'branch that closes a loop is', 'branches that close loops are')} left out"
+            if loops
+            else ""
+        )
+        print(f"VMTK: {folder / WHOLE} ({plural(count, 'line')}), {folder / TRACTS}{left}")
         print("Open them with VMTK (vmtkbranchclipper, vmtkbifurcationreferencesystems), ParaView or 3D Slicer.")
         return 0
 
@@ -183,10 +189,12 @@ def _neuroglancer(arguments: list[str]) -> int:
             output: folder; by default neuroglancer in the folder of the result.
         """
         from vesselsdf.export.neuroglancer import write_neuroglancer
+        from vesselsdf.report.text import plural
 
         folder = output or result / "neuroglancer"
         made = write_neuroglancer(result, folder)
-        print("Neuroglancer: {} ({levels} levels, {mesh} files of mesh, {vertices} points)".format(folder, **made))
+        counts = plural(made["levels"], "level"), plural(made["mesh"], "file of mesh", "files of mesh")
+        print(f"Neuroglancer: {folder} ({', '.join(counts)}, {plural(made['vertices'], 'point')})")
         print("Serve the folder by a web server that allows CORS, and give Neuroglancer precomputed://http://ADDRESS")
         return 0
 

@@ -155,6 +155,7 @@ def fill_cavities(sdf: Num[np.ndarray, "x y z"], spacing: Float[np.ndarray, "3"]
     cavities, count = ndimage.label(filled & ~mask)
     if count * CAVITY_COST > sdf.size:
         deeper = depth_without(sdf, filled, cavities > 0, spacing, signed_distance(filled, tuple(spacing.tolist())))
+        assert deeper is not None, "the whole volume is large enough"
         return np.minimum(result, deeper)
     everywhere = None  # the distance to the outer wall in the whole volume, where a cavity has to be seen in it
     for number, hollow in enumerate(ndimage.find_objects(cavities), start=1):

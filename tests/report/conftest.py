@@ -18,12 +18,11 @@ def content():
 
     def read(path):
         text = path.read_text(encoding="utf-8")
-        report = json.loads(re.search(r'id="report">(.*?)</script>', text, re.DOTALL)[1])
         parts = {
             name: gzip.decompress(base64.b64decode(data))
             for name, data in re.findall(r'<script type="text/plain" id="part-([^"]+)">([^<]*)<', text)
         }
-        return text, report, parts
+        return text, json.loads(parts["report"]), parts
 
     return read
 

@@ -1,7 +1,7 @@
 """What the page of a report is made of: packed walls, lines and slices, and the one file that holds them.
 
-A page is a template, styles and scripts (`viewer/`), three.js, the report as JSON, and its arrays as *parts*: gzip in
-base64, which the browser unpacks. Nothing is fetched when it is opened.
+A page is a template, styles and scripts (`viewer/`), and *parts*, gzip in base64, which the browser unpacks: three.js,
+the report as JSON, its arrays. Nothing is fetched when it is opened.
 
 The report: `surfaces`, `lines`, `panes` (what of them is seen side by side; without it the surfaces are levels, seen
 one at a time), `colours`, `values` (of branches), `features` (marked, and listed under `feature_columns`), `tables`,
@@ -73,11 +73,11 @@ def new_parts() -> Parts:
 
 def page_of(report: dict[str, Any], parts: Parts) -> str:
     """The page of a report with these parts, as HTML."""
+    parts.add(json.dumps(jsonable(report), separators=(",", ":")).encode(), "report")
     page = (PAGE / "page.html").read_text(encoding="utf-8")
     for key, text in {
         "title": html.escape(report["title"]),
         "style": (PAGE / "page.css").read_text(encoding="utf-8"),
-        "report": json.dumps(jsonable(report)).replace("</", "<\\/"),
         "parts": "\n".join(parts.scripts),
         "script": "\n".join((PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS),
     }.items():

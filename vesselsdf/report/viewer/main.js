@@ -23,6 +23,7 @@ function legend(colour) {
 }
 
 async function main() {
+  report = JSON.parse(await text("report"));
   get("title").textContent = report.title;
   get("sentence").textContent = report.sentence;
   get("made").textContent = report.made;
@@ -120,6 +121,7 @@ async function views() {
 }
 
 main().catch((error) => {
-  get("said").textContent = `The view cannot be shown here (${error.message}); the tables below are complete.`;
+  const where = get("said") || get("sentence");
+  where.textContent = report ? `The view cannot be shown here (${error.message}); the tables below are complete.` : `This page cannot be shown here (${error.message}): a browser of 2023 or newer can.`;
   console.error(error);
 });

@@ -1,7 +1,7 @@
 "use strict";
 // The page of a report: a view in space, slices, tables and figures, from the data that lie in the page itself.
 
-const report = JSON.parse(document.getElementById("report").textContent);
+let report = null; // see report/packing.py
 const get = (id) => document.getElementById(id);
 
 // --- data -----------------------------------------------------------------------------------------------------------
