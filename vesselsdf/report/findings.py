@@ -138,7 +138,9 @@ def decisions_table(topology: Mapping[str, Any]) -> dict[str, Any]:
 
 def short(value: Any) -> str:
     """A value of a decision."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def figures(topology: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
