@@ -113,6 +113,18 @@ def test_a_mesh_for_flow_simulation_has_a_wall_and_a_cap_for_each_end(tmp_path):
         api.make_mesh(tmp_path / "mask.nii.gz", tmp_path / "mesh.stl")
 
 
+def test_a_mesh_of_a_result_whose_field_is_a_store_alone(tmp_path):
+    """As results of `blocks` are."""
+    _, sdf = ring(OBLIQUE)
+    vesselsdf.reconstruct(Volume((sdf <= 0).astype(np.uint8), OBLIQUE), mask=True).save(tmp_path / "made")
+    both = api.make_mesh(tmp_path / "made", tmp_path / "both.ply")
+    (tmp_path / "made" / "sdf.nii.gz").unlink()
+    stored = api.make_mesh(tmp_path / "made", tmp_path / "stored.ply")
+    assert stored["mesh"]["watertight"]
+    assert stored["mesh"]["euler_number"] == both["mesh"]["euler_number"]
+    assert stored["mesh"]["volume"] == pytest.approx(both["mesh"]["volume"], rel=0.01)
+
+
 def test_the_mesh_and_centreline_lie_on_the_vessel_in_the_world(tmp_path):
     graph, sdf = ring(OBLIQUE)
     made = vesselsdf.reconstruct(Volume((sdf <= 0).astype(np.uint8), OBLIQUE), mask=True)

@@ -13,6 +13,7 @@ from vesselsdf.classes import MASK_LEVELS, choose_ids
 from vesselsdf.config import RunConfig
 from vesselsdf.errors import InputError
 from vesselsdf.evaluation import evaluate_case, summarise_cases
+from vesselsdf.export.result import FIELD
 from vesselsdf.familiarity import of_image, of_vessels, strange
 from vesselsdf.file_evaluation import evaluate, page_of, save_evaluation, write_page
 from vesselsdf.graph import centreline_graph
@@ -137,7 +138,7 @@ def make_mesh(
     from vesselsdf.mesh import groups, writers
 
     path = Path(source)
-    name = str(path / "sdf.nii.gz" if (path / "sdf.nii.gz").is_file() else path)
+    name = str(next((path / one for one in FIELD if (path / one).exists()), path))
     field = read_volume(name)
     if mask:
         check_mask(field, name)
