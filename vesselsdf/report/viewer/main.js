@@ -70,7 +70,8 @@ async function views() {
 
   // Features that belong to what is shown: listed, and the largest of them marked.
   const features = (groups, about) => {
-    const most = Math.ceil(MARKERS / groups.length), lists = groups.map((group) => report.features.filter((one) => one.group === group));
+    const lists = groups.map((group) => report.features.filter((one) => one.group === group));
+    const most = Math.ceil(MARKERS / Math.max(1, lists.filter((list) => list.length).length));
     const crowded = lists.some((list) => list.length > most);
     get("about").textContent = about + (crowded ? ` Of ${lists.map((list) => list.length).filter(Boolean).join(", ")} features the ${most} largest are marked.` : "");
     return lists.map((list) => list.slice(0, most));
