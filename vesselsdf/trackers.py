@@ -83,10 +83,17 @@ class TensorBoard:
         for key, value in values.items():
             if math.isfinite(value):
                 self._at(step).add_scalar(key, value, step)
+        self._flush()
 
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Add a picture."""
         self._at(step).add_image(name, image, step, dataformats="HWC")
+        self._flush()
+
+    def _flush(self) -> None:
+        """Have on disk what was told, before a checkpoint says that it need not be told again."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         """Write what is left."""

@@ -106,14 +106,15 @@ def fit(
             figures = {f"loss/{key}": value.item() for key, value in losses.items()}
             journal.write(done, figures | {"rate": rate})
             bar.set_postfix(loss=f"{figures['loss/total']:.3f}")  # type: ignore[union-attr]
+            # Before the checkpoint: a run that goes on behind it does not come back here.
+            if validate and (done % settings.validate_every == 0 and done != settings.steps):
+                averaged.load_state_dict(average)
+                journal.write(done, *validate(model))
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 _require_finite_weights(average, step, folder)
                 averaged.load_state_dict(average)
                 save_model(folder / "model.safetensors", model, done)
                 save_state(folder / "state.safetensors", done, network.state_dict(), average, optimiser.state())
-            if validate and (done % settings.validate_every == 0 and done != settings.steps):
-                averaged.load_state_dict(average)
-                journal.write(done, *validate(model))
     processes.wait()
     averaged.load_state_dict(average)
     return model
