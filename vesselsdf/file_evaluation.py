@@ -232,7 +232,8 @@ def save_evaluation(report: dict[str, Any], folder: str | Path) -> None:
     rows = [{"case": case["case"], **case["metrics"]} for case in report["cases"]]
     write_csv(rows, Path(folder) / "evaluation.csv")
     if len(rows) > 1:
-        links = [page_of(row["case"], ".", len(rows)).as_posix() for row in rows]
+        # Labels without a common frame have no metrics and no page.
+        links = [page_of(row["case"], ".", len(rows)).as_posix() if "dice" in row else None for row in rows]
         write_overview(Path(folder) / "report.html", Path(folder).name, rows, report["mean"]["metrics"], links, made())
 
 

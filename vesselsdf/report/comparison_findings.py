@@ -119,7 +119,9 @@ def overview_sentence(rows: Sequence[Mapping[str, Any]], mean: Mapping[str, Any]
     )
 
 
-def cases_table(rows: Sequence[Mapping[str, Any]], mean: Mapping[str, Any], links: Sequence[str]) -> dict[str, Any]:
+def cases_table(
+    rows: Sequence[Mapping[str, Any]], mean: Mapping[str, Any], links: Sequence[str | None]
+) -> dict[str, Any]:
     """One line for each case, with a link to its page; then their mean."""
     shown = [row for row in TABLE if row.better]
     columns = [{"name": "case", "text": True}, *({"name": row.key.replace("_", " ")} for row in shown)]

@@ -82,8 +82,8 @@ def write_comparison(
     sides = [reference, *(method.side for method in methods)]
     names = ["reference", *(method.name for method in methods)]
     walls = [_wall(side, min(FACES, ALL_FACES // len(sides))) for side in sides]
-    errors = [_outside(walls[0][0], [method.side for method in methods], tolerance)]
-    errors += [_outside(wall[0], [reference], tolerance) for wall in walls[1:]]
+    missed = [_outside(walls[0][0], method.side, tolerance) for method in methods]
+    errors = [nearest(missed), *(_outside(wall[0], reference, tolerance) for wall in walls[1:])]
     limits = _radius_limits(sides)
     step = STEP * min(grid.spacing)
     surfaces = [
@@ -92,11 +92,13 @@ def write_comparison(
     ]
     panes: list[dict[str, Any]] = [{"name": names[0], "walls": [0], "lines": 0, "group": -1}]
     for number, method in enumerate(methods):
-        missed = _beyond(walls[0], _outside(walls[0][0], [method.side], tolerance), tolerance)
         panes.append({
             "name": method.name, "walls": [number + 1, len(surfaces)], "lines": number + 1, "group": number
         })  # fmt: skip
-        surfaces.append({"name": "missed", "plain": MISSED} | packed_wall(parts, *missed, step, {}))
+        surfaces.append(
+            {"name": "missed", "plain": MISSED}
+            | packed_wall(parts, *_beyond(walls[0], missed[number], tolerance), step, {})
+        )
     corners = np.concatenate([np.zeros((0, 3)), *(wall[0] for wall in walls)])
     corners = corners if len(corners) else grid.to_world(np.zeros((1, 3)))
     report = {
@@ -134,7 +136,7 @@ def write_overview(
     title: str,
     rows: Sequence[dict[str, Any]],
     mean: dict[str, Any],
-    links: Sequence[str],
+    links: Sequence[str | None],
     made: str = "",
 ) -> None:
     """Write the page that lists several cases: metrics, and a link (relative to this one) to the page of each."""
@@ -159,14 +161,22 @@ def _wall(side: Side, most: int) -> Wall:
     return simplified(np.asarray(mesh.vertices), np.asarray(mesh.faces), most)
 
 
-def _outside(points: Float[np.ndarray, "n 3"], others: Sequence[Side], tolerance: float) -> Float[np.ndarray, " n"]:
-    """Signed distance (mm) of points to the wall of the nearest of several vessels, positive outside, up to a limit."""
-    nearest = np.full(len(points), np.inf)
-    for side in others:
-        if side.field is not None and len(points):
-            found = _distance(side.field, points)
-            nearest = np.where(np.abs(found) < np.abs(nearest), found, nearest)
-    return nearest.clip(-REACH * tolerance, REACH * tolerance)
+def _outside(points: Float[np.ndarray, "n 3"], other: Side, tolerance: float) -> Float[np.ndarray, " n"]:
+    """Signed distance (mm) of points to the wall of another vessel, positive outside, up to a limit."""
+    limit = REACH * tolerance
+    if other.field is None or not len(points):
+        return np.full(len(points), limit)
+    return _distance(other.field, points).clip(-limit, limit)
+
+
+def nearest(distances: Sequence[Float[np.ndarray, " n"]]) -> Float[np.ndarray, " n"]:
+    """Of several signed distances of each point the least, by its amount.
+
+    >>> nearest([np.array([0.5, -2.0]), np.array([-0.1, 1.0])]).tolist()
+    [-0.1, 1.0]
+    """
+    stacked = np.stack(distances)
+    return np.take_along_axis(stacked, np.abs(stacked).argmin(axis=0)[None], axis=0)[0]
 
 
 def _distance(field: Volume, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
